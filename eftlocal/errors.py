@@ -1,0 +1,43 @@
+"""The exception tree: every error that a user can meet, one clear line each.
+
+EftlocalError
+├── UsageError            a bad option value or a bad request: what is wrong, what is allowed
+├── RegistryError         models.toml or the named model entry
+├── ModelFileError        a file that is missing, truncated, or not a GGUF that loads
+├── VocabularyMismatch    models whose token ids mean different things
+├── PromptError           a chat template or conversation that cannot become a prompt
+├── ContextFull           a prompt that does not fit the context
+└── BackendError          llama.cpp reported a failure, or its Python package does not fit
+"""
+
+
+class EftlocalError(Exception):
+    """Base of all errors of this package; the message is one line meant for the user."""
+
+
+class UsageError(EftlocalError, ValueError):
+    """An option or argument has a value that is not allowed."""
+
+
+class RegistryError(EftlocalError):
+    """models.toml is invalid, or names no such model entry."""
+
+
+class ModelFileError(EftlocalError):
+    """A model file is missing, truncated, or not a GGUF that llama.cpp can load."""
+
+
+class VocabularyMismatch(EftlocalError):
+    """Two models of one entry disagree about what a token id means."""
+
+
+class PromptError(EftlocalError):
+    """A conversation could not be rendered into a prompt."""
+
+
+class ContextFull(EftlocalError):
+    """A prompt needs more tokens than the context has; nothing was evaluated."""
+
+
+class BackendError(EftlocalError):
+    """llama.cpp failed, or the installed llama-cpp-python lacks what is needed."""

@@ -1,0 +1,183 @@
+"""Every option and its default, in one place, for the command line, Python, models.toml and HTTP.
+
+`RuntimeOptions` are fixed when models are loaded; `GenerationOptions` belong to one request.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+from .errors import UsageError
+
+MAX_DRAFT = 16
+"""Most tokens that one round may decide; contexts reserve this many rows of logits."""
+
+
+def _check(condition: bool, name: str, value: object, allowed: str) -> None:
+    if not condition:
+        raise UsageError(f"{name} = {value!r} is not allowed; use {allowed}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: object, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+class _Updatable:
+    """Adds `updated`: a copy with some fields replaced, unknown names rejected."""
+
+    __slots__ = ()
+
+    def updated(self, changes: Mapping[str, Any]) -> Self:
+        """Return a copy with `changes` applied; values of None leave the field as it is.
+
+        Raises:
+            UsageError: for a name that is not an option, or a value that is not allowed.
+        """
+        known = [item.name for item in fields(self)]  # type: ignore[arg-type]
+        for name in changes:
+            if name not in known:
+                raise UsageError(f"unknown option {name!r}; known options: {', '.join(known)}")
+        given = {name: value for name, value in changes.items() if value is not None}
+        return replace(self, **given) if given else self  # type: ignore[type-var]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeOptions(_Updatable):
+    """How models are loaded and contexts are made.
+
+    Attributes:
+        ctx: context length in tokens; 0 takes what every model was trained for (at most 8,192).
+        gpu_layers: "auto" or "all" (everything, where a GPU is there), or a number of layers.
+        base_gpu_layers, tuned_gpu_layers, reference_gpu_layers: the same for one role.
+        threads: 0 takes the physical cores that this process may use.
+        batch: prompt tokens evaluated per call; Ctrl-C is heard between two calls.
+        flash_attention: "auto", "on" or "off".
+        cache_type: type of the KV cache: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0.
+        mmap: "auto", "on" or "off"; auto maps files only where no copy would be made anyway.
+        mlock: keep weights in RAM.
+        parallel: sequences (conversations) that each context can hold at once.
+    """
+
+    ctx: int = 0
+    gpu_layers: str | int = "auto"
+    base_gpu_layers: str | int | None = None
+    tuned_gpu_layers: str | int | None = None
+    reference_gpu_layers: str | int | None = None
+    threads: int = 0
+    batch: int = 256
+    flash_attention: str = "auto"
+    cache_type: str = "f16"
+    mmap: str = "auto"
+    mlock: bool = False
+    parallel: int = 1
+
+    def __post_init__(self) -> None:
+        _check(_is_count(self.ctx, 0), "ctx", self.ctx, "a number of tokens, or 0 for the default")
+        for name in ("", "base_", "tuned_", "reference_"):
+            layers = getattr(self, f"{name}gpu_layers")
+            allowed = layers in ("auto", "all") or _is_count(layers, 0) or (name and layers is None)
+            _check(bool(allowed), f"{name}gpu_layers", layers, "auto, all, or a number of layers")
+        _check(_is_count(self.threads, 0), "threads", self.threads, "1 or more, or 0 for auto")
+        _check(_is_count(self.batch, MAX_DRAFT), "batch", self.batch, f"{MAX_DRAFT} or more")
+        for name in ("flash_attention", "mmap"):
+            value = getattr(self, name)
+            _check(value in ("auto", "on", "off"), name, value, "auto, on or off")
+        types = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+        _check(self.cache_type in types, "cache_type", self.cache_type, ", ".join(types))
+        _check(isinstance(self.mlock, bool), "mlock", self.mlock, "true or false")
+        _check(_is_count(self.parallel, 1), "parallel", self.parallel, "1 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampler(_Updatable):
+    """What is done to the fused distribution before a token is drawn, in this order.
+
+    Attributes:
+        logit_bias: token id -> number added to its logit.
+        repetition_penalty: divides positive and multiplies negative logits of completion tokens.
+        presence_penalty, frequency_penalty: subtracted once, and per occurrence, from logits.
+        top_k: keep the k likeliest tokens; 0 keeps all.
+        top_p: keep the smallest likeliest set with this probability; 1 keeps all.
+        min_p: drop tokens less likely than min_p times the likeliest; 0 drops none.
+        temperature: 0 is greedy; 1 samples the fused distribution itself (the EFT paper).
+    """
+
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        number = _is_number
+        ok = number(self.temperature) and 0 <= self.temperature <= 100
+        _check(ok, "temperature", self.temperature, "0 (greedy) to 100")
+        _check(_is_count(self.top_k, 0), "top_k", self.top_k, "0 (off) or more")
+        ok = number(self.top_p) and 0 < self.top_p <= 1
+        _check(ok, "top_p", self.top_p, "a number above 0, up to 1 (off)")
+        ok = number(self.min_p) and 0 <= self.min_p <= 1
+        _check(ok, "min_p", self.min_p, "0 (off) to 1")
+        ok = number(self.repetition_penalty) and self.repetition_penalty > 0
+        _check(ok, "repetition_penalty", self.repetition_penalty, "a number above 0 (1 is off)")
+        for name in ("presence_penalty", "frequency_penalty"):
+            _check(number(getattr(self, name)), name, getattr(self, name), "a finite number")
+        ok = isinstance(self.logit_bias, Mapping) and all(
+            _is_count(token, 0) and _is_number(bias) for token, bias in self.logit_bias.items()
+        )
+        _check(ok, "logit_bias", self.logit_bias, "token ids with numbers, such as {42: -1.5}")
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether the completion so far changes the next token's logits."""
+        return (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1, 0, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationOptions(Sampler):
+    """How one completion is fused, sampled (see `Sampler`) and ended.
+
+    Attributes:
+        alpha: multiplier of the delta (log tuned - log reference); 0 is the base alone.
+        seed: the text is a function of it (given equal logits).
+        max_tokens: 0 goes on to the end of the context.
+        stop: strings that end the completion; they are not part of the text.
+        draft: "off", or the number of tokens that one round may decide (2 to 16).
+        top_logprobs: likeliest alternatives reported per token, 0 to 20.
+    """
+
+    alpha: float = 1.0
+    seed: int = 0
+    max_tokens: int = 0
+    stop: Sequence[str] = ()
+    draft: str | int = "off"
+    top_logprobs: int = 0
+
+    def __post_init__(self) -> None:
+        Sampler.__post_init__(self)
+        if isinstance(self.stop, str | list):
+            stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+            object.__setattr__(self, "stop", stop)
+        _check(_is_number(self.alpha), "alpha", self.alpha, "a finite number")
+        _check(_is_count(self.seed, 0), "seed", self.seed, "an integer of 0 or more")
+        _check(_is_count(self.max_tokens, 0), "max_tokens", self.max_tokens, "0 (no limit) or more")
+        texts = isinstance(self.stop, tuple) and all(isinstance(s, str) and s for s in self.stop)
+        _check(texts, "stop", self.stop, "strings that are not empty")
+        in_range = _is_count(self.draft, 1) and int(self.draft) <= MAX_DRAFT
+        _check(self.draft == "off" or in_range, "draft", self.draft, f"off, or 1 to {MAX_DRAFT}")
+        in_range = _is_count(self.top_logprobs, 0) and self.top_logprobs <= 20
+        _check(in_range, "top_logprobs", self.top_logprobs, "0 to 20")
+
+    @property
+    def rows_per_round(self) -> int:
+        """The n of a round: 1 is plain decoding."""
+        return 1 if self.draft == "off" else int(self.draft)
