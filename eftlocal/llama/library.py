@@ -1,0 +1,79 @@
+"""The one import of llama_cpp: its C functions, its log, and a safe way to set struct fields."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import llama_cpp.llama_cpp as lib
+from llama_cpp import __version__ as llama_cpp_version
+
+from ..errors import BackendError
+
+__all__ = ["collected_errors", "lib", "reason", "set_fields", "supports_gpu"]
+
+logger = logging.getLogger("eftlocal.llama")
+
+_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.ERROR}
+_last_level = logging.DEBUG
+_collected: list[str] | None = None
+
+
+@lib.llama_log_callback  # type: ignore[untyped-decorator]
+def _log(level: int, text: bytes, _user_data: object) -> None:
+    """Route llama.cpp's log to logging, or errors to whoever collects them."""
+    global _last_level
+    _last_level = _LEVELS.get(level, _last_level)  # level 5 continues the line before
+    line = text.decode("utf-8", "replace").strip()
+    if not line or line == ".":
+        return
+    if _last_level == logging.ERROR and _collected is not None:
+        _collected.append(line)
+        logger.debug("%s", line)
+    else:
+        logger.log(_last_level, "%s", line)
+
+
+@contextmanager
+def collected_errors() -> Iterator[list[str]]:
+    """Keep llama.cpp's error lines for the message of an exception instead of printing them."""
+    global _collected
+    _collected = []
+    try:
+        yield _collected
+    finally:
+        _collected = None
+
+
+lib.llama_log_set(_log, ctypes.c_void_p(0))
+lib.llama_backend_init()
+
+
+def set_fields(struct: ctypes.Structure, **values: object) -> None:
+    """Set fields of a C struct; ctypes alone would accept a misspelt or renamed one in silence.
+
+    Raises:
+        BackendError: where the installed llama-cpp-python has no such field.
+    """
+    known = {entry[0] for entry in struct._fields_}
+    for name, value in values.items():
+        if name not in known:
+            raise BackendError(
+                f"llama-cpp-python {llama_cpp_version} has no {type(struct).__name__}.{name}; "
+                "install a version that eftlocal supports: pip install 'llama-cpp-python==0.3.36'"
+            )
+        setattr(struct, name, value)
+
+
+def supports_gpu() -> bool:
+    """Whether the installed llama.cpp can offload layers to a GPU."""
+    return bool(lib.llama_supports_gpu_offload())
+
+
+def reason(otherwise: str, errors: Sequence[str]) -> str:
+    """`otherwise`, and the most telling of llama.cpp's error lines without its function names."""
+    lines = [line.split(": ", 1)[-1].removeprefix("error loading model: ") for line in errors]
+    told = [line for line in lines if "failed to load model" not in line]
+    return f"{otherwise}: {(told or lines)[0]}" if lines else otherwise

@@ -1,0 +1,89 @@
+"""Token ids of one model: text to ids, ids to bytes."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+from ..errors import BackendError, ModelFileError, UsageError
+from .library import lib
+
+
+class Vocabulary:
+    """Token ids of one model: text to ids, ids to bytes, special ids.
+
+    Attributes:
+        n_vocab: width of a row of logits.
+        n_tokens: ids below it have a meaning; from it on there is only padding.
+        eog: ids that end a generation.
+    """
+
+    def __init__(self, model: Any, path: Path) -> None:
+        self._vocab = lib.llama_model_get_vocab(model)
+        self.path = path
+        self.type = int(lib.llama_vocab_type(self._vocab))
+        self.n_vocab = int(lib.llama_vocab_n_tokens(self._vocab))
+        if self.n_vocab == 0:
+            raise ModelFileError(f"{path}: the model has no vocabulary")
+        self.n_tokens = self.n_vocab
+        while self.n_tokens > 1 and self._is_padding(self.n_tokens - 1):
+            self.n_tokens -= 1
+        is_eog = lib.llama_vocab_is_eog
+        self.eog = frozenset(i for i in range(self.n_tokens) if is_eog(self._vocab, i))
+        self.bos = int(lib.llama_vocab_bos(self._vocab))
+        self.eos = int(lib.llama_vocab_eos(self._vocab))
+        self.add_bos = bool(lib.llama_vocab_get_add_bos(self._vocab))
+
+    def _is_padding(self, token: int) -> bool:
+        text = self.raw(token)
+        unused = lib.llama_vocab_get_attr(self._vocab, token) & lib.LLAMA_TOKEN_ATTR_UNUSED
+        return bool(unused) or (text.startswith(b"[PAD") and text.endswith(b"]"))
+
+    def raw(self, token: int) -> bytes:
+        r"""The token as it stands in the file, such as b'\\xe2\\x96\\x81the' or b'<|end|>'."""
+        return lib.llama_vocab_get_text(self._vocab, token) or b""
+
+    def raw_tokens(self) -> list[bytes]:
+        """`raw` of every id below n_tokens."""
+        get, vocab = lib.llama_vocab_get_text, self._vocab
+        return [get(vocab, token) for token in range(self.n_tokens)]
+
+    def is_control(self, token: int) -> bool:
+        """Whether the token is a marker, not text."""
+        return bool(lib.llama_vocab_is_control(self._vocab, token))
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Token ids of a text.
+
+        Args:
+            text: any text; lone surrogates are replaced.
+            add_special: put the beginning-of-sequence token first where the model wants it.
+            parse_special: read markers such as <|end|> as control tokens, not as letters.
+        """
+        data = text.encode("utf-8", "replace")
+        size = len(data) + 16
+        for _ in range(2):
+            buffer = (lib.llama_token * size)()
+            count = lib.llama_tokenize(
+                self._vocab, data, len(data), buffer, size, add_special, parse_special
+            )
+            if count >= 0:
+                return list(buffer[:count])
+            size = -count
+        raise BackendError(f"{self.path}: the text cannot be tokenized")
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes that a token adds to the text; markers are empty unless `special`."""
+        if not 0 <= token < self.n_tokens:
+            raise UsageError(
+                f"token id {token} is not in the vocabulary (0 to {self.n_tokens - 1})"
+            )
+        size = 64
+        for _ in range(2):
+            buffer = ctypes.create_string_buffer(size)
+            count = lib.llama_token_to_piece(self._vocab, token, buffer, size, 0, special)
+            if count >= 0:
+                return buffer.raw[:count]
+            size = -count
+        raise BackendError(f"{self.path}: token {token} has no text")

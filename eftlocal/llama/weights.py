@@ -1,0 +1,101 @@
+"""The tensors of one GGUF file."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ModelFileError
+from .library import collected_errors, lib, reason, set_fields, supports_gpu
+from .vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from .context import LlamaContext
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsSettings:
+    """How one model file is loaded; see `RuntimeOptions` for the values."""
+
+    gpu_layers: str | int = "auto"
+    mmap: str = "auto"
+    mlock: bool = False
+
+
+class Weights:
+    """The tensors and vocabulary of one GGUF file, shared by any number of contexts.
+
+    Raises:
+        ModelFileError: where the file is missing or llama.cpp cannot load it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: WeightsSettings = WeightsSettings(),
+        progress: Callable[[float], None] | None = None,
+    ) -> None:
+        self.path = path
+        _check_file(path)
+        params = lib.llama_model_default_params()
+        layers = -1 if settings.gpu_layers in ("auto", "all") else int(settings.gpu_layers)
+        # Weights that are repacked for the CPU would be held twice if they were mapped as well.
+        on_gpu = supports_gpu() and layers != 0
+        mapped = settings.mmap == "on" or (settings.mmap == "auto" and on_gpu)
+        mode = 2 * int(settings.mlock) + int(mapped)
+        interrupted: list[BaseException] = []
+
+        @lib.llama_progress_callback  # type: ignore[untyped-decorator]
+        def report(value: float, _user_data: object) -> bool:
+            try:
+                if progress:
+                    progress(value)
+            except BaseException as error:  # must not be lost inside a C callback
+                interrupted.append(error)
+            return not interrupted
+
+        set_fields(params, n_gpu_layers=layers, load_mode=mode, progress_callback=report)
+        with collected_errors() as errors:
+            self.model = lib.llama_model_load_from_file(str(path).encode(), params)
+        if interrupted:
+            if self.model:
+                lib.llama_model_free(self.model)
+            raise interrupted[0]
+        if not self.model:
+            raise ModelFileError(f"{path}: {reason('llama.cpp cannot load this file', errors)}")
+        self.contexts: weakref.WeakSet[LlamaContext] = weakref.WeakSet()
+        self._finalizer = weakref.finalize(self, lib.llama_model_free, self.model)
+        self.n_bytes = int(lib.llama_model_size(self.model))
+        self.n_ctx_train = int(lib.llama_model_n_ctx_train(self.model))
+        self.can_rewind = not (
+            lib.llama_model_is_recurrent(self.model) or lib.llama_model_is_hybrid(self.model)
+        )
+        self.vocabulary = Vocabulary(self.model, path)
+
+    def chat_template(self) -> str | None:
+        """The Jinja chat template in the file's metadata, if it has one."""
+        template = lib.llama_model_chat_template(self.model, None)
+        return template.decode("utf-8", "replace") if template else None
+
+    def close(self) -> None:
+        """Free the contexts made from these weights, then the weights."""
+        for context in list(self.contexts):
+            context.close()
+        self._finalizer()
+
+
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        raise ModelFileError(f"{path}: no such file")
+    if not path.is_file():
+        raise ModelFileError(f"{path}: not a file")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error
+    if magic != b"GGUF":
+        raise ModelFileError(f"{path}: not a GGUF file (it does not begin with 'GGUF')")
