@@ -1,0 +1,283 @@
+"""Requests -> rounds -> token events: the one loop of plain and speculative decoding.
+
+Before a round every cache holds its own prompt plus the completion without its last token. A
+round decides up to n tokens of a sequence:
+
+1. The drafter takes n single steps: last -> d1 -> ... -> d(n-1), keeping its n rows.
+2. Every other context scores [last, d1, ..., d(n-1)] in one batch: n rows each.
+3. Row by row: fuse, sample, emit; go on while the emitted token equals the draft.
+4. Every cache is rewound to what was emitted.
+
+One thread owns an engine; only `Generation.cancel` may be called from another.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .context import Block
+from .ensemble import Ensemble
+from .errors import UsageError
+from .fusion import Array, FusionSettings, fuse, log_sum_exp
+from .generation import Generation, Request, TokenEvent
+from .sampling import Noise, adjust, largest, sample
+
+Events = list[tuple[Generation, TokenEvent]]
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A sequence's part of a round: n rows, the drafter's proposals for all but the first."""
+
+    generation: Generation
+    n: int
+    tokens: list[int] = field(default_factory=list)
+    rows: list[Array] = field(default_factory=list)
+    noises: list[Noise] = field(default_factory=list)
+
+
+class Engine:
+    """Runs generations over one ensemble.
+
+    Args:
+        ensemble: contexts in step.
+        eog: ids that end a generation (the union over the models).
+    """
+
+    def __init__(self, ensemble: Ensemble, eog: frozenset[int]) -> None:
+        self.ensemble = ensemble
+        self.eog = eog
+        self._waiting: deque[Generation] = deque()
+        self._running: list[Generation] = []
+        self._last_used = [0.0] * ensemble.n_sequences
+        self._row = np.empty((1, ensemble.n_vocab), np.float32)
+
+    def submit(self, request: Request) -> Generation:
+        """Queue a request.
+
+        Raises:
+            ContextFull: where its prompt leaves no room for a token.
+            UsageError: where its prompt is empty or has ids outside the vocabulary.
+        """
+        for prompt in request.prompts:
+            if not prompt:
+                raise UsageError("the prompt is empty; give at least one token")
+            if min(prompt) < 0 or max(prompt) >= self.ensemble.n_vocab:
+                raise UsageError(f"prompt token ids must be 0 to {self.ensemble.n_vocab - 1}")
+        generation = Generation(request, self.ensemble.check_room(request.prompts))
+        self._waiting.append(generation)
+        return generation
+
+    def cancel(self, generation: Generation) -> None:
+        """End a generation now, if it runs; its sequence is free when this returns."""
+        generation.cancel()
+        self._drop_cancelled()
+
+    def stream(self, request: Request) -> Iterator[TokenEvent]:
+        """Run one request to its end; closing the iterator cancels it."""
+        generation = self.submit(request)
+        try:
+            while generation.finish_reason is None:
+                yield from [event for owner, event in self.step() if owner is generation]
+        finally:
+            self.cancel(generation)
+
+    def step(self) -> Events:
+        """One prompt chunk of the oldest unread prompt, and one round of all others.
+
+        Raises:
+            BackendError: where a model failed; every running generation has ended then.
+        """
+        self._drop_cancelled()
+        self._admit()
+        try:
+            self._prefill()
+            ready = [g for g in self._running if g.last]
+            return self._round(ready) if ready else []
+        except BaseException:
+            for generation in list(self._running):
+                self._finish(generation, "error")
+            raise
+
+    def _drop_cancelled(self) -> None:
+        for generation in [g for g in self._running if g.cancelled]:
+            self._finish(generation, "cancelled")
+        for generation in [g for g in self._waiting if g.cancelled]:
+            self._waiting.remove(generation)
+            generation.finish_reason = "cancelled"
+
+    def _admit(self) -> None:
+        """Give waiting requests the free sequence that shares most with their prompt."""
+        while self._waiting and len(self._running) < self.ensemble.n_sequences:
+            generation = self._waiting.popleft()
+            prompts = generation.request.prompts
+            busy = {g.sequence for g in self._running}
+            free = [s for s in range(self.ensemble.n_sequences) if s not in busy]
+            overlap = self.ensemble.overlap
+            best = max(free, key=lambda s: (overlap(s, prompts), -self._last_used[s]))
+            kept = self.ensemble.reuse(best, prompts)
+            generation.sequence = best
+            generation.cached_tokens = kept[self.ensemble.roles.base]
+            generation.times.started = time.perf_counter()
+            self._running.append(generation)
+
+    def _prefill(self) -> None:
+        generation = next((g for g in self._running if not g.last), None)
+        if generation is None:
+            return
+        request = generation.request
+        complete = self.ensemble.prefill(generation.sequence, request.prompts)
+        if request.on_prefill:
+            base = self.ensemble.roles.base
+            done = len(self.ensemble.contexts[base].tokens(generation.sequence))
+            request.on_prefill(done + complete, len(request.prompts[base]))
+        if complete:
+            generation.last = [prompt[-1] for prompt in request.prompts]
+            generation.times.prefilled = time.perf_counter()
+
+    def _finish(self, generation: Generation, reason: str) -> None:
+        """Leave the caches as the emitted tokens say and give the sequence back."""
+        generation.finish_reason = reason
+        generation.times.finished = time.perf_counter()
+        self._running.remove(generation)
+        self._last_used[generation.sequence] = generation.times.finished
+        if reason == "error":
+            self.ensemble.forget(generation.sequence)
+        else:
+            self._settle(generation)
+
+    def _settle(self, generation: Generation) -> None:
+        prompts = generation.request.prompts
+        self.ensemble.settle(generation.sequence, prompts, len(generation.tokens))
+
+    def _round(self, ready: Sequence[Generation]) -> Events:
+        drafts = self._draft(ready)
+        rows = self._score(drafts)
+        events: Events = []
+        first = 0
+        for draft in drafts:
+            generation = draft.generation
+            for j in range(draft.n):
+                if generation.cancelled:
+                    break
+                event = self._decide(draft, j, [r[first + j : first + j + 1] for r in rows])
+                events.append((generation, event))
+                if generation.finish_reason or not event.from_draft:
+                    break
+            first += draft.n
+            if generation.finish_reason:
+                self._finish(generation, generation.finish_reason)
+            else:
+                self._settle(generation)
+        return events
+
+    def _draft(self, ready: Sequence[Generation]) -> list[_Draft]:
+        """Phase 1: single drafter steps, together for all sequences that are still drafting."""
+        drafter = self.ensemble.roles.drafter
+        drafts = [_Draft(g, self._rows_wanted(g)) for g in ready]
+        active = drafts
+        depth = 0
+        while active:
+            last = [d.tokens[-1] if d.tokens else d.generation.last[drafter] for d in active]
+            rows = self.ensemble.draft(
+                [Block(d.generation.sequence, [t], 1) for d, t in zip(active, last, strict=True)]
+            )
+            # The drafter's next step overwrites its rows.
+            if max(draft.n for draft in drafts) > 1:
+                rows = rows.copy()
+            depth += 1
+            for i, draft in enumerate(active):
+                self._propose(draft, rows[i], depth)
+            active = [d for d in active if d.n > depth]
+        return drafts
+
+    def _rows_wanted(self, generation: Generation) -> int:
+        n = generation.request.options.rows_per_round if self.ensemble.can_rewind else 1
+        return min(n, generation.limit - len(generation.tokens))
+
+    def _propose(self, draft: _Draft, row: Array, depth: int) -> None:
+        """Keep the drafter's row; where another step may follow, sample the next draft."""
+        generation = draft.generation
+        options = generation.request.options
+        index = len(generation.tokens) + depth - 1
+        draft.noises.append(Noise(options.seed, generation.request.choice, index))
+        draft.rows.append(row)
+        if depth == draft.n:
+            return
+        counts = generation.counts
+        if options.has_penalties and draft.tokens:
+            counts = counts + Counter(draft.tokens)
+        token = sample(adjust(row, options, counts), options, draft.noises[-1])
+        if token in self.eog or generation.cancelled:
+            draft.n = depth
+        else:
+            draft.tokens.append(token)
+
+    def _score(self, drafts: Sequence[_Draft]) -> list[Array]:
+        """Phase 2: every other context scores all blocks; rows (R, V) per context."""
+        blocks = [
+            [Block(d.generation.sequence, [d.generation.last[i], *d.tokens], d.n) for d in drafts]
+            for i in range(len(self.ensemble.contexts))
+        ]
+        drafted = [row for d in drafts for row in d.rows]
+        drafted_rows = drafted[0][None] if len(drafted) == 1 else np.stack(drafted)
+        return self.ensemble.score(blocks, drafted_rows)
+
+    def _decide(self, draft: _Draft, j: int, rows: Sequence[Array]) -> TokenEvent:
+        """Phase 3: fuse and sample one row (rows: (1, V) per context), and emit the token."""
+        generation, roles = draft.generation, self.ensemble.roles
+        request, options = generation.request, generation.request.options
+        base = rows[roles.base]
+        fused = fuse(
+            base,
+            [rows[tuned] for tuned, _ in roles.experts],
+            [rows[reference] for _, reference in roles.experts],
+            FusionSettings(options.alpha, request.weights),
+            out=self._row,
+        )
+        row, log_z = fused.logits[0], float(fused.log_z[0])
+        shift = 0.0
+        if options.repetition_penalty != 1 and generation.counts:
+            shift = float(log_sum_exp(base)[0]) - log_z
+        adjusted = adjust(row, options, generation.counts, shift)
+        token = sample(adjusted, options, draft.noises[j], log_z if adjusted is row else None)
+        return self._emit(draft, j, row, log_z, token, tuple(fused.alpha[0].tolist()))
+
+    def _emit(
+        self, draft: _Draft, j: int, row: Array, log_z: float, token: int, alpha: tuple[float, ...]
+    ) -> TokenEvent:
+        generation = draft.generation
+        request = generation.request
+        accepted = token in draft.tokens[j : j + 1]
+        if j == 0:
+            generation.rounds += 1
+            generation.drafted += len(draft.tokens)
+        generation.accepted += accepted
+        if not generation.tokens:
+            generation.times.first_token = time.perf_counter()
+        generation.tokens.append(token)
+        generation.counts[token] += 1
+        generation.last = [token] * len(self.ensemble.contexts)
+        reason = None
+        if token in self.eog:
+            reason = "stop"
+        elif len(generation.tokens) >= generation.limit:
+            reason = "length"
+        n_top = request.options.top_logprobs
+        top = _likeliest(row, log_z, n_top) if n_top else ()
+        event = TokenEvent(token, float(row[token]) - log_z, alpha, accepted, reason, top)
+        stopped = request.on_token is not None and request.on_token(event)
+        generation.finish_reason = "stop" if stopped else reason
+        return event
+
+
+def _likeliest(row: Array, log_z: float, n: int) -> tuple[tuple[int, float], ...]:
+    """The n likeliest (id, logprob) pairs of a row, likeliest first, ties by id."""
+    ids = largest(row, n)
+    ids = ids[np.argsort(-row[ids], kind="stable")]
+    return tuple((int(i), float(row[i]) - log_z) for i in ids)
