@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         VocabularyMismatch,
     )
     from .generation import TokenEvent
-    from .load import load
+    from .loading import load
     from .model import Completion, FusedModel, Stream, Timings
     from .options import GenerationOptions, RuntimeOptions
 
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "load": ("load",),
+    "loading": ("load",),
     "model": ("Completion", "FusedModel", "Stream", "Timings"),
     "generation": ("TokenEvent",),
     "options": ("GenerationOptions", "RuntimeOptions"),

@@ -94,8 +94,8 @@ class Engine:
             BackendError: where a model failed; every running generation has ended then.
         """
         self._drop_cancelled()
-        self._admit()
         try:
+            self._admit()
             self._prefill()
             ready = [g for g in self._running if g.last]
             return self._round(ready) if ready else []
@@ -125,6 +125,7 @@ class Engine:
             generation.cached_tokens = kept[self.ensemble.roles.base]
             generation.times.started = time.perf_counter()
             self._running.append(generation)
+            self._report_prefill(generation)
 
     def _prefill(self) -> None:
         generation = next((g for g in self._running if not g.last), None)
@@ -132,13 +133,17 @@ class Engine:
             return
         request = generation.request
         complete = self.ensemble.prefill(generation.sequence, request.prompts)
-        if request.on_prefill:
-            base = self.ensemble.roles.base
-            done = len(self.ensemble.contexts[base].tokens(generation.sequence))
-            request.on_prefill(done + complete, len(request.prompts[base]))
+        self._report_prefill(generation)
         if complete:
             generation.last = [prompt[-1] for prompt in request.prompts]
             generation.times.prefilled = time.perf_counter()
+
+    def _report_prefill(self, generation: Generation) -> None:
+        """Say how many prompt tokens of the base are in its cache; the last one never is yet."""
+        request, base = generation.request, self.ensemble.roles.base
+        if request.on_prefill:
+            done = len(self.ensemble.contexts[base].tokens(generation.sequence))
+            request.on_prefill(done, len(request.prompts[base]) - 1)
 
     def _finish(self, generation: Generation, reason: str) -> None:
         """Leave the caches as the emitted tokens say and give the sequence back."""

@@ -43,7 +43,8 @@ class Request:
         weights: one weight per expert.
         choice: distinguishes completions of one prompt and seed.
         on_token: called for each event inside the round; True ends the generation there.
-        on_prefill: called with (done, total) prompt tokens of the base.
+        on_prefill: called with (done, total) prompt tokens of the base, before the first and after
+            every chunk; all but the last one are read ahead.
     """
 
     prompts: tuple[tuple[int, ...], ...]

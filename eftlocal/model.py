@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -95,12 +94,12 @@ class Stream(Iterator[TokenEvent]):
 
     def __next__(self) -> TokenEvent:
         while self._next >= len(self._events):
-            if self._generation.finish_reason is not None:
+            if not self.is_running:
                 self._end()
                 raise StopIteration
             self._engine.step()
         self._next += 1
-        if self._next == len(self._events) and self._generation.finish_reason is not None:
+        if self._next == len(self._events) and not self.is_running:
             self._end()
         return self._events[self._next - 1]
 
@@ -115,8 +114,13 @@ class Stream(Iterator[TokenEvent]):
 
     def close(self) -> None:
         """End the generation now, if it still runs."""
-        if self._generation.finish_reason is None:
+        if self.is_running:
             self._engine.cancel(self._generation)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there are tokens to come."""
+        return self._generation.finish_reason is None
 
     @property
     def text_was_cut(self) -> bool:
@@ -210,7 +214,7 @@ class FusedModel:
         self.n_vocab = parts.engine.ensemble.n_vocab
         self._template: ChatTemplate | None = None
         self._encoder = PromptEncoder(self.vocabulary, runtime.parallel)
-        self._streams: deque[Stream] = deque(maxlen=runtime.parallel)
+        self._streams: list[Stream] = []
 
     def chat(self, messages: Sequence[Message], **options: Any) -> Completion:
         """Answer a conversation; see `stream_chat`."""
@@ -222,6 +226,8 @@ class FusedModel:
 
     def stream_chat(self, messages: Sequence[Message], **options: Any) -> Stream:
         """Answer a conversation, token by token.
+
+        A model runs `parallel` streams at once; one more ends the oldest.
 
         Args:
             messages: {"role": "system" | "user" | "assistant", "content": text} each.
@@ -267,8 +273,10 @@ class FusedModel:
     def _start(self, prompts: tuple[tuple[int, ...], ...], options: dict[str, Any]) -> Stream:
         on_prefill: OnPrefill | None = options.pop("on_prefill", None)
         settings = self.options.updated(options)
-        if len(self._streams) == self._streams.maxlen:
-            self._streams.popleft().close()
+        self._streams = [stream for stream in self._streams if stream.is_running]
+        if len(self._streams) == self.runtime.parallel:
+            # An abandoned stream must not hold its sequence for ever.
+            self._streams.pop(0).close()
         request = Request(
             prompts, settings, weights=self._parts.expert_weights, on_prefill=on_prefill
         )

@@ -17,6 +17,8 @@ from .options import GenerationOptions, RuntimeOptions
 PACKAGE = Path(__file__).resolve().parent
 PROMPTS = ("shared", "tuned-only")
 EVIDENCE = ("seen", "inferred")
+DEFAULT_ENTRY = "atlas"
+"""The entry that is taken where none is named."""
 
 _RUNTIME = tuple(item.name for item in fields(RuntimeOptions))
 _GENERATION = tuple(item.name for item in fields(GenerationOptions))

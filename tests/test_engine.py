@@ -273,6 +273,21 @@ def test_a_failing_model_ends_the_generation_and_spares_the_engine() -> None:
     assert run(engine, request) == run(make_engine(), request)
 
 
+def test_reading_a_prompt_is_reported() -> None:
+    """Progress begins with what is cached and ends with all but the last token, in order."""
+    seen: list[tuple[int, int]] = []
+    engine = make_engine()
+    run(engine, Request(((3, 4, 5) * 5,) * 3, GenerationOptions(max_tokens=1)))
+    options = GenerationOptions(max_tokens=1)
+    prompt = (3, 4, 5) * 30
+    request = Request((prompt,) * 3, options, on_prefill=lambda *done: seen.append(done))
+    run(engine, request)
+    assert seen[0] == (15, 89)
+    assert seen[-1] == (89, 89)
+    assert seen == sorted(seen)
+    assert len(seen) == 4
+
+
 def test_alternatives_are_the_likeliest() -> None:
     """top_logprobs reports the k largest log-probs in order, the greedy token first."""
     options = GenerationOptions(temperature=0, max_tokens=5, top_logprobs=4)

@@ -17,12 +17,11 @@ from .errors import UsageError, VocabularyMismatch
 from .llama import ContextSettings, LlamaContext, Vocabulary, Weights, WeightsSettings
 from .model import FusedModel, Parts
 from .options import MAX_DRAFT, GenerationOptions, RuntimeOptions
-from .registry import Entry, Expert, Source, load_registry
+from .registry import DEFAULT_ENTRY, Entry, Expert, Source, load_registry
 from .threads import usable_cores
 
 Progress = Callable[[float], None]
 
-DEFAULT_ENTRY = "atlas"
 _MOST_DEFAULT_CTX = 8192
 
 
@@ -89,7 +88,7 @@ def _show_log() -> None:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
+    logger.setLevel(logging.INFO)
 
 
 def _choose(
