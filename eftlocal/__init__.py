@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     )
     from .generation import TokenEvent
     from .loading import load
-    from .model import Completion, FusedModel, Stream, Timings
+    from .model import FusedModel
     from .options import GenerationOptions, RuntimeOptions
+    from .stream import Completion, Stream, Timings
 
 __version__ = "0.1.0"
 
@@ -50,7 +51,8 @@ __all__ = [
 
 _MODULES = {
     "loading": ("load",),
-    "model": ("Completion", "FusedModel", "Stream", "Timings"),
+    "model": ("FusedModel",),
+    "stream": ("Completion", "Stream", "Timings"),
     "generation": ("TokenEvent",),
     "options": ("GenerationOptions", "RuntimeOptions"),
 }

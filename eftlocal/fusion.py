@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +50,7 @@ class Fused:
     @property
     def logprobs(self) -> Array:
         """(R, V) float32 log F, normalised per row."""
-        return self.logits - self.log_z[:, None].astype(np.float32)
+        return (self.logits - self.log_z[:, None]).astype(np.float32)
 
 
 def log_sum_exp(logits: Array) -> Array64:
@@ -60,12 +59,14 @@ def log_sum_exp(logits: Array) -> Array64:
     The result of a row does not depend on how many rows are computed with it.
     """
     top = logits.max(axis=-1)
-    if np.abs(top).max(initial=0.0) < _SAFE_EXPONENT:
-        log_z: Array64 = np.log(np.exp(logits).sum(axis=-1), dtype=np.float64)
-        return log_z
-    with np.errstate(invalid="ignore"):
-        total = np.exp(logits - top[..., None]).sum(axis=-1)
-    log_z = top + np.log(total, dtype=np.float64)
+    huge = np.abs(top) >= _SAFE_EXPONENT
+    with np.errstate(over="ignore", divide="ignore"):
+        if not huge.any():
+            log_z: Array64 = np.log(np.exp(logits).sum(axis=-1), dtype=np.float64)
+            return log_z
+        shift = np.where(huge & np.isfinite(top), top, np.float32(0))
+        total = np.exp(logits - shift[..., None]).sum(axis=-1)
+        log_z = np.log(total, dtype=np.float64) + shift
     return log_z
 
 
@@ -99,10 +100,16 @@ def fuse(
     multipliers = [settings.alpha * weight for weight in settings.weights]
     with np.errstate(invalid="ignore", over="ignore"):
         _combine(base, tuned, reference, multipliers, logits)
-        log_z = log_sum_exp(logits)
-    if not np.isfinite(log_z).all():
-        _combine_carefully(base, tuned, reference, multipliers, logits)
-        log_z = log_sum_exp(logits)
+    log_z = log_sum_exp(logits)
+    careful = ~np.isfinite(log_z)
+    for q, multiplier in zip(reference, multipliers, strict=True):
+        if multiplier < 0:  # then what the reference excludes looks like what the base excludes
+            careful |= np.isneginf(q.min(axis=-1))
+    if careful.any():
+        rows = np.flatnonzero(careful)
+        experts = ([t[rows] for t in tuned], [q[rows] for q in reference])
+        logits[rows] = _combine_carefully(base[rows], *experts, multipliers)
+        log_z[rows] = log_sum_exp(logits[rows])
     alpha = np.empty((len(base), len(multipliers)))
     alpha[:] = settings.alpha
     return Fused(logits, log_z, alpha)
@@ -139,25 +146,23 @@ def _combine(
 
 def _combine_carefully(
     base: Array,
-    tuned: Sequence[Array] | Array,
-    reference: Sequence[Array] | Array,
+    tuned: Sequence[Array],
+    reference: Sequence[Array],
     multipliers: Sequence[float],
-    out: Array,
-) -> None:
-    """The same in float64, for rows with infinite or huge logits."""
-    inputs: list[Any] = [base, *tuned, *reference]
+) -> Array:
+    """The same in float64 and with a top of 0, for rows with infinite or huge logits."""
+    experts = [e for e in zip(tuned, reference, multipliers, strict=True) if e[2]]
+    inputs = [base, *(rows for t, q, _ in experts for rows in (t, q))]
     if any(np.isnan(rows).any() for rows in inputs):
         raise BackendError("a model returned logits that are not numbers (its file may be damaged)")
     total = base.astype(np.float64)
-    for t, q, multiplier in zip(tuned, reference, multipliers, strict=True):
-        if multiplier == 0:
-            continue
-        with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
+        for t, q, multiplier in experts:
             delta = multiplier * (t.astype(np.float64) - q)
-        no_delta = np.isneginf(q) | (np.isneginf(t) if multiplier < 0 else False)
-        total += np.where(no_delta, 0.0, delta)
-    total -= total.max(axis=-1, keepdims=True)
+            no_delta = np.isneginf(q) | (np.isneginf(t) if multiplier < 0 else False)
+            total += np.where(no_delta, 0.0, delta)
+        total -= total.max(axis=-1, keepdims=True)
     if np.isnan(total).any():
         raise BackendError("the models exclude every token, or give infinite logits")
     lowest = np.finfo(np.float32).min
-    out[...] = np.where(np.isneginf(total), -np.inf, np.maximum(total, lowest))
+    return np.where(np.isneginf(total), -np.inf, np.maximum(total, lowest)).astype(np.float32)

@@ -2,167 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from .engine import Engine
-from .errors import PromptError
-from .generation import Generation, Request, TokenEvent
-from .llama import Vocabulary, Weights
+from .errors import PromptError, UsageError
+from .generation import Request
+from .llama import Weights
 from .options import GenerationOptions, RuntimeOptions
 from .prompts import ChatTemplate, Message, PromptEncoder, check_messages, plain_transcript
-from .text import TextStream
+from .stream import Completion, Stream
 
 OnPrefill = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """How long a completion took, in seconds, and how speculation went.
-
-    Attributes:
-        prompt_tokens: of the base's prompt.
-        cached_tokens: of them, those that were in the cache already.
-        prompt_seconds: reading the prompt, all models.
-        generated_tokens: tokens emitted.
-        generation_seconds: from the end of the prompt to the last token.
-        first_token_seconds: from the request to the first token.
-        rounds: steps of the loop; drafted: proposals checked; accepted: of them, those taken.
-    """
-
-    prompt_tokens: int
-    cached_tokens: int
-    prompt_seconds: float
-    generated_tokens: int
-    generation_seconds: float
-    first_token_seconds: float
-    rounds: int
-    drafted: int
-    accepted: int
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """What was generated.
-
-    Attributes:
-        text: without end tokens and stop strings.
-        tokens: every emitted id, an end token included.
-        logprobs: log F per token, before sampler settings.
-        alphas: one number per expert, per token.
-        prompt_tokens: the base's prompt.
-        finish_reason: "stop", "length" or "cancelled".
-        context_full: "length" because the context ended, not because of max_tokens.
-        timings: how long it took.
-    """
-
-    text: str
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    alphas: tuple[tuple[float, ...], ...]
-    prompt_tokens: tuple[int, ...]
-    finish_reason: str
-    context_full: bool
-    timings: Timings
-
-
-class Stream(Iterator[TokenEvent]):
-    """A generation as it comes: iterate for `TokenEvent`s, then read `completion`."""
-
-    def __init__(self, engine: Engine, request: Request, vocabulary: Vocabulary) -> None:
-        self._engine = engine
-        self._vocabulary = vocabulary
-        self._text = TextStream(request.options.stop)
-        self._events: list[TokenEvent] = []
-        self._next = 0
-        self._on_end: list[Callable[[Completion], None]] = []
-        self._request = replace(request, on_token=self._take)
-        self._generation = engine.submit(self._request)
-
-    def _take(self, event: TokenEvent) -> bool:
-        """Give an event its text; True where a stop string ends the generation."""
-        last = event.finish_reason is not None
-        ends = event.token in self._engine.eog
-        piece = b"" if ends else self._vocabulary.piece(event.token)
-        text = self._text.feed(piece, final=last)
-        reason = "stop" if self._text.stopped else event.finish_reason
-        self._events.append(replace(event, text=text, finish_reason=reason))
-        return self._text.stopped
-
-    def __next__(self) -> TokenEvent:
-        while self._next >= len(self._events):
-            if not self.is_running:
-                self._end()
-                raise StopIteration
-            self._engine.step()
-        self._next += 1
-        if self._next == len(self._events) and not self.is_running:
-            self._end()
-        return self._events[self._next - 1]
-
-    def _end(self) -> None:
-        actions, self._on_end = self._on_end, []
-        for action in actions:
-            action(self.completion)
-
-    def cancel(self) -> None:
-        """End the generation before its next step; safe from signal handlers and threads."""
-        self._generation.cancel()
-
-    def close(self) -> None:
-        """End the generation now, if it still runs."""
-        if self.is_running:
-            self._engine.cancel(self._generation)
-
-    @property
-    def is_running(self) -> bool:
-        """Whether there are tokens to come."""
-        return self._generation.finish_reason is None
-
-    @property
-    def text_was_cut(self) -> bool:
-        """Whether a stop string ended the text, so that tokens say more than the text."""
-        return self._text.stopped
-
-    @property
-    def completion(self) -> Completion:
-        """What is there so far; complete after the iteration has ended."""
-        events, generation = self._events, self._generation
-        base = self._engine.ensemble.roles.base
-        text = "".join(event.text for event in events)
-        if generation.finish_reason == "cancelled":
-            text += self._text.feed(b"", final=True)
-        prompt = self._request.prompts[base]
-        return Completion(
-            text=text,
-            tokens=tuple(event.token for event in events),
-            logprobs=tuple(event.logprob for event in events),
-            alphas=tuple(event.alpha for event in events),
-            prompt_tokens=tuple(prompt),
-            finish_reason=generation.finish_reason or "cancelled",
-            context_full=generation.context_full,
-            timings=_timings(generation, len(prompt)),
-        )
-
-
-def _timings(generation: Generation, prompt_tokens: int) -> Timings:
-    times = generation.times
-    end = times.finished or time.perf_counter()
-    prefilled = times.prefilled or end
-    return Timings(
-        prompt_tokens=prompt_tokens,
-        cached_tokens=generation.cached_tokens,
-        prompt_seconds=prefilled - (times.started or prefilled),
-        generated_tokens=len(generation.tokens),
-        generation_seconds=end - prefilled,
-        first_token_seconds=(times.first_token or end) - times.submitted,
-        rounds=generation.rounds,
-        drafted=generation.drafted,
-        accepted=generation.accepted,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +68,7 @@ class FusedModel:
         self._template: ChatTemplate | None = None
         self._encoder = PromptEncoder(self.vocabulary, runtime.parallel)
         self._streams: list[Stream] = []
+        self._is_open = True
 
     def chat(self, messages: Sequence[Message], **options: Any) -> Completion:
         """Answer a conversation; see `stream_chat`."""
@@ -238,6 +92,7 @@ class FusedModel:
             ContextFull: where the prompt leaves no room for an answer.
             UsageError: for options that are not allowed.
         """
+        self._check_open()
         check_messages(messages)
         texts = {"template": self._chat_template().render(messages)}
         if "plain" in self._parts.styles:
@@ -250,7 +105,7 @@ class FusedModel:
                 reply = [t for t in completion.tokens if t not in self.engine.eog]
                 self._encoder.remember(texts["template"], ids["template"], completion.text, reply)
 
-        stream._on_end.append(remember)
+        stream.on_end(remember)
         return stream
 
     def stream_complete(self, prompt: str | Sequence[int], **options: Any) -> Stream:
@@ -264,6 +119,7 @@ class FusedModel:
             ContextFull: where the prompt leaves no room for a token.
             UsageError: for an empty prompt, foreign token ids or options that are not allowed.
         """
+        self._check_open()
         if isinstance(prompt, str):
             ids = tuple(self.tokenize(prompt, special=True))
         else:
@@ -302,14 +158,24 @@ class FusedModel:
 
     def tokenize(self, text: str, special: bool = False) -> list[int]:
         """Token ids of a text; `special` adds BOS and reads markers as control tokens."""
+        self._check_open()
         return self.vocabulary.tokenize(text, add_special=special, parse_special=special)
 
     def token_text(self, token: int) -> str:
         """A token as text, markers and broken characters included."""
+        self._check_open()
         return self.vocabulary.piece(token, special=True).decode("utf-8", "replace")
+
+    def _check_open(self) -> None:
+        """Freed memory must not be touched: llama.cpp would abort the process."""
+        if not self._is_open:
+            raise UsageError(f"the model {self.name} is closed; load it again")
 
     def close(self) -> None:
         """Free contexts, then weights; the object cannot be used afterwards."""
+        for stream in self._streams:
+            stream.close()
+        self._is_open = False
         self.engine.ensemble.close()
         for weights in self._parts.weights:
             weights.close()

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from reprlib import repr as brief
 from typing import Any, Self
 
 from .errors import UsageError
@@ -18,11 +18,11 @@ MAX_DRAFT = 16
 
 def _check(condition: bool, name: str, value: object, allowed: str) -> None:
     if not condition:
-        raise UsageError(f"{name} = {value!r} is not allowed; use {allowed}")
+        raise UsageError(f"{name} = {brief(value)} is not allowed; use {allowed}")
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: object, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 def _is_count(value: object, low: int) -> bool:
@@ -119,22 +119,24 @@ class Sampler(_Updatable):
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        number = _is_number
-        ok = number(self.temperature) and 0 <= self.temperature <= 100
+        # Every bound is far beyond use; within them float32 logits stay finite.
+        ok = _is_number(self.temperature, 0, 100)
         _check(ok, "temperature", self.temperature, "0 (greedy) to 100")
         _check(_is_count(self.top_k, 0), "top_k", self.top_k, "0 (off) or more")
-        ok = number(self.top_p) and 0 < self.top_p <= 1
+        ok = _is_number(self.top_p, 0, 1) and self.top_p > 0
         _check(ok, "top_p", self.top_p, "a number above 0, up to 1 (off)")
-        ok = number(self.min_p) and 0 <= self.min_p <= 1
-        _check(ok, "min_p", self.min_p, "0 (off) to 1")
-        ok = number(self.repetition_penalty) and self.repetition_penalty > 0
-        _check(ok, "repetition_penalty", self.repetition_penalty, "a number above 0 (1 is off)")
+        _check(_is_number(self.min_p, 0, 1), "min_p", self.min_p, "0 (off) to 1")
+        ok = _is_number(self.repetition_penalty, 0.01, 100)
+        _check(ok, "repetition_penalty", self.repetition_penalty, "0.01 to 100 (1 is off)")
         for name in ("presence_penalty", "frequency_penalty"):
-            _check(number(getattr(self, name)), name, getattr(self, name), "a finite number")
+            value = getattr(self, name)
+            _check(_is_number(value, -1000, 1000), name, value, "-1000 to 1000 (0 is off)")
         ok = isinstance(self.logit_bias, Mapping) and all(
-            _is_count(token, 0) and _is_number(bias) for token, bias in self.logit_bias.items()
+            _is_count(token, 0) and _is_number(bias, -1e6, 1e6)
+            for token, bias in self.logit_bias.items()
         )
-        _check(ok, "logit_bias", self.logit_bias, "token ids with numbers, such as {42: -1.5}")
+        allowed = "token ids with numbers (at most 1e6), such as {42: -1.5}"
+        _check(ok, "logit_bias", self.logit_bias, allowed)
 
     @property
     def has_penalties(self) -> bool:
@@ -167,7 +169,7 @@ class GenerationOptions(Sampler):
         if isinstance(self.stop, str | list):
             stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
             object.__setattr__(self, "stop", stop)
-        _check(_is_number(self.alpha), "alpha", self.alpha, "a finite number")
+        _check(_is_number(self.alpha, -1000, 1000), "alpha", self.alpha, "-1000 to 1000")
         _check(_is_count(self.seed, 0), "seed", self.seed, "an integer of 0 or more")
         _check(_is_count(self.max_tokens, 0), "max_tokens", self.max_tokens, "0 (no limit) or more")
         texts = isinstance(self.stop, tuple) and all(isinstance(s, str) and s for s in self.stop)

@@ -19,8 +19,12 @@ Bits = npt.NDArray[np.uint32]
 Ids = npt.NDArray[np.intp]
 
 _MASK64 = (1 << 64) - 1
-# Tokens further below the top than this (in units of the temperature) are judged by their noise.
-_NEAR = 12.0
+# Tokens further below the top than this, in units of the temperature, need luck, or much luck.
+_DEPTHS = (4.0, 12.0)
+# A race of so few tokens is not worth a look at who can win.
+_FEW = 1024
+# Lower temperatures are the same in float32, and would overflow it.
+_COLDEST = 1e-30
 
 
 def _mix64(value: int) -> int:
@@ -109,14 +113,11 @@ def largest(logits: Array, k: int) -> Ids:
     A cut below the maximum is lowered until k entries are above it; only those are partitioned.
     """
     top = float(logits.max())
-    reach = 4.0
-    ids = np.flatnonzero(logits >= top - reach)
-    while len(ids) < k:
-        reach *= 4
-        if reach > 1e38:
-            ids = np.flatnonzero(logits > -np.inf)
+    lowest = float(np.finfo(np.float32).min)
+    for cut in (*(top - reach for reach in (2.0, 4.0, 8.0, 16.0, 32.0)), lowest):
+        ids = np.flatnonzero(logits >= np.float32(max(cut, lowest)))
+        if len(ids) >= k:
             break
-        ids = np.flatnonzero(logits >= top - reach)
     if len(ids) <= k:
         return ids
     values = logits[ids]
@@ -139,26 +140,39 @@ def sample(logits: Array, sampler: Sampler, noise: Noise, log_z: float | None = 
         log_z: logsumexp of the row where it is known; only top-p needs it.
     """
     top_id = int(logits.argmax())
-    temperature = sampler.temperature
-    if temperature == 0:
+    if sampler.temperature == 0:
         return top_id
+    temperature = max(sampler.temperature, _COLDEST)
     top = float(logits[top_id])
     floor = top + math.log(sampler.min_p) if sampler.min_p > 0 else -math.inf
-    if sampler.top_k:
-        kept = largest(logits, sampler.top_k)
-        mass = float(np.exp(logits[kept] - top, dtype=np.float64).sum())
-        ids = kept[logits[kept] >= floor]
-        winner = _race(logits, ids, noise, top, temperature)
-    else:
-        mass = 0.0
-        winner, ids = _race_all(logits, noise, top, floor, temperature)
+    ids = kept = largest(logits, sampler.top_k) if sampler.top_k else None
+    if floor > -math.inf:
+        over = logits >= np.float32(floor) if kept is None else logits[kept] >= np.float32(floor)
+        ids = np.flatnonzero(over) if kept is None else kept[over]
+    winner = _race(logits, ids, noise, top, temperature)
     if sampler.top_p >= 1:
         return winner
-    if not mass:
-        total = float(log_sum_exp(logits[None])[0]) if log_z is None else log_z
-        mass = math.exp(total - top)
-    nucleus = _before(logits, ids, winner, top, sampler.top_p * mass)
-    return winner if nucleus is None else _race(logits, nucleus, noise, top, temperature)
+    if kept is not None:
+        mass = _mass(logits, kept, top)
+    else:
+        mass = math.exp((float(log_sum_exp(logits[None])[0]) if log_z is None else log_z) - top)
+    # A token is in the nucleus iff the likelier ones, which all outlast min-p, weigh less than
+    # top-p. Where the winner is not, the best of those in front of it is next, and so on.
+    while _mass(logits, ahead := _ahead(logits, winner), top) >= sampler.top_p * mass:
+        winner = _race(logits, ahead, noise, top, temperature)
+    return winner
+
+
+def _mass(logits: Array, ids: Ids, top: float) -> float:
+    """What tokens weigh, the likeliest token being 1."""
+    return float(np.exp(logits[ids] - np.float32(top)).sum(dtype=np.float64))
+
+
+def _ahead(logits: Array, token: int) -> Ids:
+    """The tokens that are likelier, or as likely with a lower id."""
+    ids: Ids = np.flatnonzero(logits >= logits[token])
+    ids = ids[(logits[ids] > logits[token]) | (ids < token)]
+    return ids
 
 
 def _times(values: Array, bits: Bits, top: float, temperature: float) -> Array:
@@ -174,50 +188,37 @@ def _times(values: Array, bits: Bits, top: float, temperature: float) -> Array:
     return times
 
 
-def _race(logits: Array, ids: Ids, noise: Noise, top: float, temperature: float) -> int:
-    return int(ids[_times(logits[ids], noise.bits(ids), top, temperature).argmin()])
+def _race(logits: Array, ids: Ids | None, noise: Noise, top: float, temperature: float) -> int:
+    """The winner among `ids`, which hold the top, or among all tokens."""
+    values = logits if ids is None else logits[ids]
+    bits = noise.all_bits(len(logits)) if ids is None else noise.bits(ids)
+    if len(values) <= _FEW:
+        place = int(_times(values, bits, top, temperature).argmin())
+    else:
+        places = _contenders(values, bits, top, temperature)
+        times = _times(values[places], bits[places], top, temperature)
+        place = int(places[times.argmin()])
+    return place if ids is None else int(ids[place])
 
 
-def _race_all(
-    logits: Array, noise: Noise, top: float, floor: float, temperature: float
-) -> tuple[int, Ids]:
-    """The winner among all tokens with a logit of at least `floor`, and the tokens that raced.
+def _contenders(values: Array, bits: Bits, top: float, temperature: float) -> Ids:
+    """Places of the few tokens that can win the race, all that can among them.
 
-    Tokens near the top race first. One further away is at least exp(_NEAR) slower, so it can
-    only win with a head start that its hash bits betray before any logarithm is taken.
+    Tokens with a head start and the top set a time to beat. What another token needs to beat it
+    shows in its hash bits before any logarithm is taken, the more so the further it is down.
     """
-    near = top - _NEAR * temperature
-    ids = np.flatnonzero(logits >= np.float32(max(near, floor)))
-    if near <= floor:
-        return _race(logits, ids, noise, top, temperature), ids
-    bits = noise.all_bits(len(logits))
-    times = _times(logits[ids], bits[ids], top, temperature)
-    place = int(times.argmin())
-    best, winner = float(times[place]), int(ids[place])
-    lucky = -math.expm1(-min(best, 700.0) * math.exp(-_NEAR)) * 2.0**32
-    far = np.flatnonzero(bits <= np.uint32(min(lucky + 1, 2.0**32 - 1)))
-    far = far[(logits[far] < near) & (logits[far] >= floor)]
-    if len(far):
-        times = _times(logits[far], bits[far], top, temperature)
-        place = int(times.argmin())
-        if times[place] < best:
-            winner = int(far[place])
-            ids = np.flatnonzero(logits >= logits[winner])
-    return winner, ids
+    first = np.flatnonzero(bits <= _bits_below(64 / len(values)))
+    first = np.append(first, values.argmax())
+    best = float(_times(values[first], bits[first], top, temperature).min())
+    can_win = bits <= _bits_below(1.001 * best)
+    for depth in _DEPTHS:
+        near = values >= np.float32(top - depth * temperature)
+        # Others are slower by exp(depth) at least; one less, because the cut was rounded.
+        near |= bits <= _bits_below(best * math.exp(1 - depth))
+        can_win &= near
+    return np.flatnonzero(can_win)
 
 
-def _before(logits: Array, ids: Ids, winner: int, top: float, wanted: float) -> Ids | None:
-    """None where `winner` is in the nucleus of mass `wanted`, otherwise the nucleus itself.
-
-    A token is in the nucleus iff the likelier tokens weigh less than `wanted`; only where the
-    winner is not are those tokens, which then hold the whole nucleus, put in order.
-    """
-    values = logits[ids]
-    level = logits[winner]
-    ahead = ids[(values > level) | ((values == level) & (ids < winner))]
-    weights = np.exp(logits[ahead] - top, dtype=np.float64)
-    if weights.sum() < wanted:
-        return None
-    order = np.argsort(-weights, kind="stable")
-    size = int(np.searchsorted(np.cumsum(weights[order]), wanted)) + 1
-    return np.sort(ahead[order[:size]])
+def _bits_below(time: float) -> np.uint32:
+    """The most that the bits of a token can be that finishes by `time` if it is the likeliest."""
+    return np.uint32(min(1 - math.expm1(-time) * 2.0**32, 2.0**32 - 1))

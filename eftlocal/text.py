@@ -10,7 +10,8 @@ class TextStream:
     """Turns token bytes into text as they come.
 
     Incomplete characters are held back until their last byte, and text that may become a stop
-    string until it is clear. A stop string and what follows it never become text.
+    string until it is clear. The first stop string to be complete ends the text (the longest of
+    those that end there), however the bytes were cut; it and what follows never become text.
 
     Args:
         stop: strings that end the text.
@@ -27,10 +28,10 @@ class TextStream:
         if self.stopped:
             return ""
         self._held += self._decoder.decode(piece, final)
-        found = [place for stop in self._stop if (place := self._held.find(stop)) >= 0]
+        found = [(p + len(stop), p) for stop in self._stop if (p := self._held.find(stop)) >= 0]
         if found:
             self.stopped = True
-            return self._held[: min(found)]
+            return self._held[: min(found)[1]]
         keep = 0 if final else self._undecided()
         text = self._held[: len(self._held) - keep]
         self._held = self._held[len(self._held) - keep :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import subprocess
@@ -11,10 +12,13 @@ from pathlib import Path
 
 _CPU = "/sys/devices/system/cpu"
 _CGROUP = "/sys/fs/cgroup"
+_OWN_CGROUP = "/proc/self/cgroup"
 
 
-def usable_cores(cpu_root: str = _CPU, cgroup_root: str = _CGROUP) -> int:
-    """Physical cores that this process may use: its affinity, within its cgroup's CPU limit.
+def usable_cores(
+    cpu_root: str = _CPU, cgroup_root: str = _CGROUP, own_cgroup: str = _OWN_CGROUP
+) -> int:
+    """Physical cores that this process may use: its affinity, within its cgroups' CPU limits.
 
     More threads than free cores make a step many times slower, so hyper-threads do not count.
     """
@@ -24,7 +28,7 @@ def usable_cores(cpu_root: str = _CPU, cgroup_root: str = _CGROUP) -> int:
         cores = _physical_cores(os.sched_getaffinity(0), cpu_root)
     else:
         cores = max(1, (os.cpu_count() or 2) // 2)
-    return max(1, min(cores, math.floor(_cgroup_limit(cgroup_root))))
+    return max(1, math.floor(min(cores, _cgroup_limit(cgroup_root, own_cgroup))))
 
 
 def _physical_cores(cpus: Iterable[int], root: str) -> int:
@@ -39,19 +43,37 @@ def _physical_cores(cpus: Iterable[int], root: str) -> int:
     return len(cores)
 
 
-def _cgroup_limit(root: str) -> float:
-    """CPUs granted by the cgroup (v2, then v1), at least 1; without a limit, infinity."""
+def _cgroup_limit(root: str, own: str) -> float:
+    """CPUs granted by this process's cgroup and those above it; infinity without a limit.
+
+    Args:
+        root: where cgroups are mounted; a container sees its own cgroup there.
+        own: a file with lines such as `0::/user.slice` (v2) and `4:cpu,cpuacct:/docker/7f` (v1).
+    """
+    version_2, version_1 = Path(root), Path(root, "cpu")
+    groups = {version_2, version_1}
+    with contextlib.suppress(OSError):
+        for line in Path(own).read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            mount = version_1 if controllers else version_2
+            if not controllers or "cpu" in controllers.split(","):
+                group = mount / path.strip("/")
+                groups |= {g for g in (group, *group.parents) if g.is_relative_to(mount)}
+    return min(_quota(group) for group in groups)
+
+
+def _quota(group: Path) -> float:
+    """CPUs granted by one cgroup (v2: cpu.max, v1: two files), infinity where it says nothing."""
     try:
-        quota, period = Path(root, "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota = Path(root, "cpu", "cpu.cfs_quota_us").read_text().strip()
-            period = Path(root, "cpu", "cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return sys.maxsize
-    if quota == "max" or int(quota) <= 0:
-        return sys.maxsize
-    return max(1.0, int(quota) / int(period))
+        if (group / "cpu.max").exists():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota = (group / "cpu.cfs_quota_us").read_text()
+            period = (group / "cpu.cfs_period_us").read_text()
+        cpus = int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # no such file, or "max"
+        return math.inf
+    return cpus if cpus > 0 else math.inf
 
 
 def _performance_cores() -> int:

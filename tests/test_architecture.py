@@ -23,6 +23,7 @@ LAYERS = (
     ("ensemble",),
     ("engine",),
     ("llama", "threads", "text", "prompts", "registry", "hub", "memory"),
+    ("stream",),
     ("model",),
     ("loading",),
     ("__init__",),

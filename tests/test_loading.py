@@ -261,6 +261,21 @@ def test_wrong_calls_say_what_is_wrong(trio: Trio, tmp_path: Path) -> None:
         load(trio, threads=-1)
 
 
+def test_a_closed_model_refuses_to_work(trio: Trio) -> None:
+    """Every use of a model after close is an error, not an abort in C; closing twice is fine."""
+    fused = load(trio)
+    stream = fused.stream_complete(PROMPT)
+    next(stream)
+    fused.close()
+    fused.close()
+    assert list(stream) == []
+    for use in (fused.complete, fused.tokenize, fused.stream_complete):
+        with pytest.raises(UsageError, match="closed"):
+            use(PROMPT)
+    with pytest.raises(UsageError, match="closed"):
+        fused.token_text(5)
+
+
 def test_prompts_that_cannot_work(model: eftlocal.FusedModel, trio: Trio) -> None:
     """Too long, empty, no template, no such role: one clear line each, and the model goes on."""
     with pytest.raises(ContextFull, match="holds 512"):
