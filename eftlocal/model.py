@@ -12,8 +12,9 @@ from .errors import PromptError, UsageError
 from .generation import Request
 from .llama import Weights
 from .options import GenerationOptions, RuntimeOptions
-from .prompts import ChatTemplate, Message, PromptEncoder, check_messages, plain_transcript
+from .prompts import Message, PromptEncoder, check_messages, plain_transcript
 from .stream import Completion, Stream
+from .templates import ChatTemplate
 
 OnPrefill = Callable[[int, int], None]
 

@@ -22,7 +22,7 @@ LAYERS = (
     ("context", "generation"),
     ("ensemble",),
     ("engine",),
-    ("llama", "threads", "text", "prompts", "registry", "hub", "memory"),
+    ("llama", "threads", "text", "templates", "prompts", "registry", "hub", "memory"),
     ("stream",),
     ("model",),
     ("loading",),
@@ -34,7 +34,7 @@ HEART = ("fusion", "alpha", "sampling", "diagnostics")
 OWNERS = {
     "llama_cpp": "llama/library.py",
     "huggingface_hub": "hub.py",
-    "jinja2": "prompts.py",
+    "jinja2": "templates.py",
     "click": "cli/",
     "prompt_toolkit": "cli/",
     "rich": "cli/",
