@@ -1,0 +1,116 @@
+"""Runs a stream in the terminal: text as it comes, progress of a long prompt, Ctrl-C."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from .interrupts import Interrupts
+from .output import Progress, ReplyWriter, completion_json, context_full_note, timing_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .. import Completion, FusedModel
+    from .options import Arguments
+    from .session import StartStream
+
+_LOADING_DELAY = 0.3
+_PREFILL_DELAY = 0.5
+
+
+def load_model(arguments: Arguments, interrupts: Interrupts) -> FusedModel:
+    """Load a model under one progress bar.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, once what was loaded is freed.
+    """
+    bar = Progress(f"loading {arguments.label}", _LOADING_DELAY)
+
+    def progress(share: float) -> None:
+        interrupts.check()
+        bar.update(share, 1.0)
+
+    with interrupts.during():
+        try:
+            model = arguments.load(progress)
+        finally:
+            bar.clear()
+        if interrupts.count:
+            model.close()
+        interrupts.check()
+    return model
+
+
+def deliver(start: StartStream, writer: ReplyWriter | None, interrupts: Interrupts) -> Completion:
+    """Run one completion to its end and print its text with `writer`, if there is one.
+
+    Ctrl-C cancels the stream, and the completion says so.
+    """
+    bar = Progress("reading the prompt", _PREFILL_DELAY, "tokens")
+    bar.update(0, 0)
+
+    def progress(done: int, total: int) -> None:
+        # Once the prompt is read, the wait is for the first token.
+        if done < total:
+            bar.update(done, total)
+        else:
+            bar.clear()
+
+    with interrupts.during():
+        stream = start(progress)
+        interrupts.cancel_with(stream.cancel)
+        try:
+            for event in stream:
+                bar.clear()
+                if writer is not None:
+                    writer.write(event.text)
+        finally:
+            bar.clear()
+            # After an error while printing nobody else would end the generation.
+            stream.cancel()
+            if writer is not None:
+                writer.finish()
+    return stream.completion
+
+
+@dataclass(frozen=True, slots=True)
+class OneShot:
+    """How one text is printed: as JSON, as a chat's reply or as it is, with timings."""
+
+    as_json: bool
+    reply: bool
+    verbose: bool
+
+
+def answer_once(
+    model: FusedModel, start: StartStream, manner: OneShot, interrupts: Interrupts
+) -> Completion:
+    """Generate one completion and print it; remarks go to stderr.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C; what there was by then is printed.
+    """
+    writer = None if manner.as_json else ReplyWriter(sys.stdout, manner.reply)
+    completion = deliver(start, writer, interrupts)
+    if manner.as_json:
+        click.echo(completion_json(completion, model.load_seconds))
+    if completion.context_full:
+        remedy = "a shorter prompt or a larger --ctx makes room"
+        click.echo(f"eftlocal: {context_full_note(completion, model.n_ctx, remedy)}", err=True)
+    if manner.verbose:
+        click.echo("\n".join(timing_lines(completion, model.load_seconds)), err=True)
+    if completion.finish_reason == "cancelled":
+        raise KeyboardInterrupt
+    return completion
+
+
+def run_with_model(arguments: Arguments, work: Callable[[FusedModel, Interrupts], None]) -> None:
+    """Load a model, do `work` with it, and close it, with Ctrl-C deferred throughout."""
+    with Interrupts() as interrupts:
+        model = load_model(arguments, interrupts)
+        with model:
+            work(model, interrupts)

@@ -1,0 +1,136 @@
+"""The `eftlocal` command: finds subcommands lazily and turns errors into one line each.
+
+Exit codes: 0 done, 1 it failed, 2 wrong usage, 130 stopped with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from ..errors import EftlocalError, UsageError
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+COMMANDS = {
+    "chat": ("eftlocal.cli.chat", "Talk to the fused model, or ask it one question."),
+    "complete": ("eftlocal.cli.complete", "Continue a raw text, without a chat template."),
+}
+"""Command -> (module that defines it under the same name, line for `eftlocal --help`)."""
+
+
+class CommandGroup(click.Group):
+    """A group that imports a command only when it runs, and reports every error in one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, importing none of them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of one command; None for an unknown name."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(COMMANDS[cmd_name][0]), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table above, so that `--help` imports nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> NoReturn:
+        """Run one command line, then exit with the code that the module's docstring lists."""
+        sys.exit(self._run(args, extra))
+
+    def _run(self, args: Sequence[str] | None, extra: dict[str, Any]) -> int:
+        extra |= {"standalone_mode": False, "windows_expand_args": False}
+        try:
+            code = super().main(args, "eftlocal", **extra)
+        except (click.Abort, KeyboardInterrupt):
+            return EXIT_INTERRUPTED
+        except click.UsageError as error:
+            return _fail(_with_hint(error), EXIT_USAGE)
+        except click.ClickException as error:
+            return _fail(error.format_message(), EXIT_FAILURE)
+        except UsageError as error:
+            return _fail(str(error), EXIT_USAGE)
+        except (EftlocalError, OSError) as error:
+            return _fail(str(error), EXIT_FAILURE)
+        except Exception as error:
+            if os.environ.get("EFTLOCAL_DEBUG"):
+                raise
+            text = f"internal error: {type(error).__name__}: {error} (EFTLOCAL_DEBUG=1 shows where)"
+            return _fail(text, EXIT_FAILURE)
+        return code if isinstance(code, int) else 0
+
+
+def _with_hint(error: click.UsageError) -> str:
+    """Return click's message with the place where the options are explained."""
+    path = error.ctx.command_path if error.ctx else "eftlocal"
+    return f"{error.format_message().rstrip('.')} (see {path} --help)"
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"eftlocal: {' '.join(message.split())}", err=True)
+    return code
+
+
+def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from .. import __version__
+
+        click.echo(f"eftlocal {__version__}")
+        context.exit()
+
+
+_EPILOG = """\b
+Shell completion:
+  bash   eval "$(_EFTLOCAL_COMPLETE=bash_source eftlocal)"
+  zsh    eval "$(_EFTLOCAL_COMPLETE=zsh_source eftlocal)"
+  fish   _EFTLOCAL_COMPLETE=fish_source eftlocal | source
+"""
+
+
+@click.group(
+    cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def cli() -> None:
+    """Emulated fine-tuning: three GGUF models fused token by token.
+
+    A large base model keeps its knowledge and borrows the behaviour that fine-tuning gave to a
+    small one. `eftlocal chat` starts a conversation with the embedded family.
+    """
+
+
+def main() -> NoReturn:
+    """Entry point of the console script and of `python -m eftlocal`."""
+    _repair_streams()
+    cli.main()
+
+
+def _repair_streams() -> None:
+    """Replace standard streams that are closed, and make unknown characters no error."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")

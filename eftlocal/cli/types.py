@@ -1,0 +1,102 @@
+"""Types of option values that click does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from ..errors import EftlocalError
+
+if TYPE_CHECKING:
+    # Newer versions of click know what a type converts; older ones have no brackets.
+    ParamType = click.ParamType[Any, Any]
+else:
+    ParamType = click.ParamType
+
+
+class WordOrCount(ParamType):
+    """One of a few words, or an integer."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+        self.name = "|".join((*words, "N"))
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | int:
+        """Return the word, or the integer that the text stands for."""
+        if value in self.words or isinstance(value, int):
+            return value  # type: ignore[no-any-return]
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not {', '.join(self.words)} or an integer", param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Complete the words."""
+        return [CompletionItem(word) for word in self.words if word.startswith(incomplete)]
+
+
+class TokenBias(ParamType):
+    """`ID=BIAS`: a token id and the number added to its logit."""
+
+    name = "ID=BIAS"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, float]:
+        """Return (token id, bias)."""
+        if isinstance(value, tuple):
+            return value
+        token, _, bias = value.partition("=")
+        try:
+            return int(token), float(bias)
+        except ValueError:
+            self.fail(f"{value!r} is not a token id and a number, such as 42=-1.5", param, ctx)
+
+
+class StopText(ParamType):
+    """A stop string; from the environment it is one string, however many words it has."""
+
+    name = "TEXT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text itself."""
+        return str(value)
+
+    def split_envvar_value(self, rv: str) -> Sequence[str]:
+        """Keep the variable whole where click would split it at blanks."""
+        return [rv]
+
+
+class EntryName(ParamType):
+    """The name of a model entry; the shell completes it from models.toml."""
+
+    name = "NAME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name; whether it exists is found out when it is loaded."""
+        return str(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Complete the names of entries, with their descriptions."""
+        from ..registry import load_registry
+
+        models = ctx.params.get("models")
+        try:
+            entries = load_registry(Path(models) if models else None).entries
+        except EftlocalError:
+            return []
+        return [
+            CompletionItem(name, help=entry.description)
+            for name, entry in entries.items()
+            if name.startswith(incomplete)
+        ]
