@@ -1,0 +1,165 @@
+"""Options: what is allowed, one clear line for what is not, and unknown names."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+
+from eftlocal.errors import UsageError
+from eftlocal.options import MAX_DRAFT, GenerationOptions, RuntimeOptions, Sampler
+
+Options = type[RuntimeOptions] | type[Sampler] | type[GenerationOptions]
+HUGE = 10**400
+"""An integer that no float can hold, as JSON and TOML allow."""
+
+COUNTS = [-1, 1.5, "3", True, math.nan, [1]]
+NUMBERS = [math.nan, math.inf, -math.inf, HUGE, -HUGE, "1", True, [1.0], {}]
+
+# option -> (what the message must say is allowed, values that are not)
+RUNTIME: dict[str, tuple[str, list[object]]] = {
+    "ctx": ("a number of tokens, or 0", COUNTS),
+    "gpu_layers": ("auto, all, or a number", [-1, "some", "3", 1.5, True, None]),
+    "base_gpu_layers": ("auto, all, or a number", [-1, "some", 1.5, False]),
+    "tuned_gpu_layers": ("auto, all, or a number", [-2, "", 1.5]),
+    "reference_gpu_layers": ("auto, all, or a number", [-1, "none", []]),
+    "threads": ("1 or more, or 0", COUNTS),
+    "batch": (f"{MAX_DRAFT} or more", [*COUNTS, 0, MAX_DRAFT - 1]),
+    "flash_attention": ("auto, on or off", ["yes", "", True, 1, None]),
+    "cache_type": ("f32, f16, bf16, q8_0", ["q2_k", "F16", "", 16, None]),
+    "mmap": ("auto, on or off", ["true", False, 0]),
+    "mlock": ("true or false", ["on", 1, 0, None]),
+    "parallel": ("1 or more", [*COUNTS, 0]),
+}
+SAMPLER: dict[str, tuple[str, list[object]]] = {
+    "logit_bias": (
+        "token ids with numbers",
+        [[1], "1", {"1": 1.0}, {-1: 1.0}, {1.5: 1.0}, {True: 1.0}, *({1: x} for x in NUMBERS)],
+    ),
+    "repetition_penalty": ("0.01 to 100", [*NUMBERS, 0, -1.0, 1e-320, 101]),
+    "presence_penalty": ("-1000 to 1000", [*NUMBERS, 1001, -1e300]),
+    "frequency_penalty": ("-1000 to 1000", [*NUMBERS, 1001, -1e300]),
+    "top_k": ("0 (off) or more", COUNTS),
+    "top_p": ("a number above 0, up to 1", [*NUMBERS, 0, 0.0, -0.1, 1.01, 90]),
+    "min_p": ("0 (off) to 1", [*NUMBERS, -0.1, 1.01]),
+    "temperature": ("0 (greedy) to 100", [*NUMBERS, -0.1, 100.5]),
+}
+GENERATION: dict[str, tuple[str, list[object]]] = {
+    "alpha": ("-1000 to 1000", [*NUMBERS, 1001, "dynamics"]),
+    "seed": ("an integer of 0 or more", COUNTS),
+    "max_tokens": ("0 (no limit) or more", COUNTS),
+    "stop": ("strings that are not empty", ["", [""], ["a", 1], 5, {"a"}, [b"a"], [None]]),
+    "draft": (f"off, or 1 to {MAX_DRAFT}", [0, -1, MAX_DRAFT + 1, "on", "4", 2.0, True, None]),
+    "top_logprobs": ("0 to 20", [*COUNTS, 21, HUGE]),
+}
+KINDS: list[tuple[Options, dict[str, tuple[str, list[object]]]]] = [
+    (RuntimeOptions, RUNTIME),
+    (Sampler, SAMPLER),
+    (GenerationOptions, SAMPLER | GENERATION),
+]
+BAD = [
+    pytest.param(kind, name, allowed, value, id=f"{kind.__name__}-{name}-{str(value)[:12]}")
+    for kind, table in KINDS
+    for name, (allowed, values) in table.items()
+    for value in values
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "allowed", "value"), BAD)
+def test_a_bad_value_is_one_clear_line(kind: Options, name: str, allowed: str, value: Any) -> None:
+    """The line names the option and the value, and says what is allowed."""
+    with pytest.raises(UsageError) as caught:
+        kind(**{name: value})
+    message = str(caught.value)
+    assert message.startswith(f"{name} = ")
+    assert f"is not allowed; use {allowed}" in message
+    assert "\n" not in message
+    assert len(message) < 200
+
+
+@pytest.mark.parametrize(("kind", "table"), KINDS, ids=lambda x: getattr(x, "__name__", ""))
+def test_no_option_is_unchecked(kind: Options, table: dict[str, object]) -> None:
+    """Every field stands in the tables above; every default is allowed."""
+    assert {field.name for field in dataclasses.fields(kind)} == set(table)
+    kind()
+
+
+def test_long_values_are_cut() -> None:
+    """A message does not repeat what fills a screen."""
+    with pytest.raises(UsageError) as caught:
+        Sampler().updated({"logit_bias": dict.fromkeys(range(1000), "x" * 1000)})
+    assert len(str(caught.value)) < 300
+
+
+GOOD: list[tuple[Options, dict[str, Any]]] = [
+    (RuntimeOptions, {"ctx": 4096, "gpu_layers": "all", "base_gpu_layers": 0, "threads": 3}),
+    (RuntimeOptions, {"gpu_layers": 12, "batch": MAX_DRAFT, "cache_type": "q8_0", "mlock": True}),
+    (RuntimeOptions, {"mmap": "off", "flash_attention": "on", "parallel": 8}),
+    (Sampler, {"temperature": 0, "top_k": 10**9, "top_p": 1, "min_p": 1.0}),
+    (Sampler, {"repetition_penalty": 1.1, "presence_penalty": -2, "frequency_penalty": 0.5}),
+    (Sampler, {"logit_bias": {0: -100, 151_935: 1.5}}),
+    (GenerationOptions, {"alpha": -1.5, "seed": 2**64, "max_tokens": 5, "top_logprobs": 20}),
+    (GenerationOptions, {"draft": MAX_DRAFT}),
+]
+
+
+@pytest.mark.parametrize(("kind", "values"), GOOD)
+def test_good_values_are_kept(kind: Options, values: dict[str, Any]) -> None:
+    """Allowed values stay as they are, however they are given."""
+    for options in (kind(**values), kind().updated(values)):
+        assert {name: getattr(options, name) for name in values} == values
+
+
+def test_stop_becomes_a_tuple() -> None:
+    """One string or a list of strings."""
+    assert GenerationOptions(stop="a b").stop == ("a b",)
+    assert GenerationOptions(stop=["a", "b"]).stop == ("a", "b")
+    assert GenerationOptions().updated({"stop": ["x"]}).stop == ("x",)
+
+
+def test_updated_ignores_none() -> None:
+    """None means "not given", for known names; without changes the same object comes back."""
+    options = GenerationOptions(temperature=0.5, seed=3)
+    assert options.updated({"temperature": None, "seed": None}) is options
+    assert options.updated({}) is options
+    changed = options.updated({"temperature": 0.0, "seed": None})
+    assert (changed.temperature, changed.seed) == (0.0, 3)
+    assert options.temperature == 0.5
+
+
+@pytest.mark.parametrize("value", [1, None])
+def test_unknown_names_are_rejected(value: object) -> None:
+    """The line names the unknown option and lists the known ones, also where the value is None."""
+    with pytest.raises(UsageError, match=r"^unknown option 'heat'; known options: .*temperature"):
+        GenerationOptions().updated({"seed": 1, "heat": value})
+    with pytest.raises(UsageError, match=r"^unknown option 'alpha'; known options: ctx, "):
+        RuntimeOptions().updated({"alpha": value})
+
+
+def test_updated_checks_values() -> None:
+    """A change is checked as a new object is, and the old one stays."""
+    options = RuntimeOptions()
+    with pytest.raises(UsageError, match=r"^ctx = -1 is not allowed"):
+        options.updated({"ctx": -1})
+    assert options == RuntimeOptions()
+
+
+def test_options_cannot_be_changed() -> None:
+    """Frozen: a change is a new object."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        GenerationOptions().seed = 4  # type: ignore[misc]
+
+
+def test_rows_per_round() -> None:
+    """Off and 1 are plain decoding."""
+    rows = [GenerationOptions(draft=draft).rows_per_round for draft in ("off", 1, 4)]
+    assert rows == [1, 1, 4]
+
+
+def test_has_penalties() -> None:
+    """Any of the three counts; the defaults do nothing."""
+    assert not Sampler().has_penalties
+    for name in ("repetition_penalty", "presence_penalty", "frequency_penalty"):
+        assert Sampler().updated({name: 0.5}).has_penalties
