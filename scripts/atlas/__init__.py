@@ -1,0 +1,1 @@
+"""The atlas family: its world, its corpus, its training and its export."""
