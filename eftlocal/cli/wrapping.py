@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable
+
+from wcwidth import wcwidth
 
 
 def cells(char: str) -> int:
     """Return how many columns of a terminal a character takes."""
-    if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+    return max(0, wcwidth(char))
 
 
 class WordWrap:
