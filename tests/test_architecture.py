@@ -37,7 +37,7 @@ OWNERS = {
     "jinja2": "templates.py",
     "click": "cli/",
     "prompt_toolkit": "cli/",
-    "rich": "cli/",
+    "wcwidth": "cli/",
 }
 """Package -> the one module, or folder, that imports it."""
 
