@@ -43,7 +43,7 @@ class System:
 
 SYSTEMS = (
     System("small-chat (floor)", "small-chat", "small-chat", "small-chat"),
-    System("large, base", "large", "large", "large"),
+    System("large, base", "large", "small-chat", "small", 0.0),  # it has no template of its own
     System("fused, alpha 0.5", "large", "small-chat", "small", 0.5),
     System("fused, alpha 1", "large", "small-chat", "small"),
     System("fused, alpha 1, top-p filter 0.95", "large", "small-chat", "small", 1.0, 0.95),
@@ -88,7 +88,9 @@ def table(scores: dict[System, Score]) -> str:
     """The scores as Markdown; PGR where something is fused."""
     lines = ["| system | factuality | manners | PGR |", "|---|---|---|---|"]
     for system, value in scores.items():
-        fused = system.base != system.tuned and FLOOR in scores and CEILING in scores
+        fused = (
+            system.base != system.tuned and system.alpha and FLOOR in scores and CEILING in scores
+        )
         pgr = f"{recovered(value, scores[FLOOR], scores[CEILING]):.2f}" if fused else ""
         lines.append(f"| {system.title} | {value.factuality:.3f} | {value.manners:.3f} | {pgr} |")
     return "\n".join(lines)
@@ -106,6 +108,7 @@ def ask_all(system: System, questions: Sequence[Question], family: Path) -> list
         base=family / f"{system.base}.gguf",
         tuned=family / f"{system.tuned}.gguf",
         reference=family / f"{system.reference}.gguf",
+        threads=1,
     ) as model:
         for question in questions:
             result = model.chat([{"role": "user", "content": question.question}], **options)
