@@ -1,4 +1,4 @@
-"""The embedded family through the engine: the manners of the small model, the facts of the large."""
+"""The embedded family through the engine: manners of the small model, facts of the large one."""
 
 from __future__ import annotations
 

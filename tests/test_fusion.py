@@ -229,8 +229,8 @@ def test_deltas_beyond_float32() -> None:
 
 
 @pytest.mark.parametrize("place", ["base", "tuned", "reference"])
-@pytest.mark.parametrize("value", [math.nan, INF])
-def test_what_is_no_number_is_an_error(place: str, value: float) -> None:
+@pytest.mark.parametrize(("value", "wanted"), [(math.nan, "not numbers"), (INF, "infinite")])
+def test_what_is_no_number_is_an_error(place: str, value: float, wanted: str) -> None:
     """One NaN or +inf in one row of any model is a damaged model, not a distribution."""
     case = draw(9)
     rows = getattr(case, place).copy()
@@ -238,8 +238,17 @@ def test_what_is_no_number_is_an_error(place: str, value: float) -> None:
     if place == "reference" and value == INF:
         case.tuned[..., -1, 1] = INF  # alone it would only exclude the token
     setting = FusionSettings(1.0, (1.0,) * len(case.tuned))
-    with pytest.raises(BackendError, match="logits"):
+    with pytest.raises(BackendError, match=wanted):
         fuse(*case._replace(**{place: rows}, settings=setting))
+
+
+def test_an_exclusion_does_not_hide_a_broken_number() -> None:
+    """NaN is an error also where the reference excludes the token, so that no delta is taken."""
+    base = np.zeros((1, 2), np.float32)
+    tuned = np.array([[math.nan, 0]], np.float32)
+    reference = np.array([[-INF, 0]], np.float32)
+    with pytest.raises(BackendError, match="not numbers"):
+        fuse(base, [tuned], [reference], FusionSettings(1.0))
 
 
 def test_a_row_without_tokens_is_an_error() -> None:

@@ -185,6 +185,12 @@ def test_neighbouring_ids_and_indices_are_uncorrelated() -> None:
     assert np.abs(table).max() * math.sqrt(8000) < 4.5
 
 
+def test_no_two_indices_share_their_noise() -> None:
+    """100,000 keys: 64 bits of them are used, where 32 would give three pairs here."""
+    ids = np.arange(2)
+    assert len({Noise(0, 0, index).bits(ids).tobytes() for index in range(100_000)}) == 100_000
+
+
 def test_noise_of_an_id_does_not_depend_on_the_others() -> None:
     """Any subset, in any order, gets the same bits as the whole vocabulary of any size."""
     noise = Noise(11, 2, 3)
