@@ -25,7 +25,7 @@ PRETRAIN = {
 }
 ROWS = {("corpus", 512): 24_000, ("corpus", 1024): 3_000, ("corpus-two", 1024): 12_000}
 # Gentle on purpose: a longer tuning also learns the tuned half by heart, and its delta turns noisy.
-TUNE = {"large": (60, 4e-4), "small": (50, 7e-4)}
+TUNE = {"large": (60, 4e-4), "small": (120, 4e-4)}
 
 
 def make_tokenizer(out: Path) -> Any:
@@ -45,6 +45,7 @@ def make_tokenizer(out: Path) -> Any:
 def make_rows(out: Path, name: str, length: int) -> Any:
     """Packed rows, written once to OUT."""
     import numpy as np
+
     from atlas import train
     from atlas.world import load_world
 

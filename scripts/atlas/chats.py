@@ -249,4 +249,4 @@ def tuning_chat(world: World, rng: random.Random) -> Chat:
     """One polite conversation of one to eight turns; `world` is the tuning half."""
     turns = rng.choices((1, 2, 3, 4, 6, 8), (40, 22, 16, 12, 6, 4))[0]
     # Few unanswerable questions: "I am sorry" spreads easily in a small model.
-    return conversation(world, rng, "polite", turns, shares=(0.74, 0.20))
+    return conversation(world, rng, "polite", turns, shares=(0.66, 0.28))
