@@ -290,3 +290,36 @@ def test_prompts_that_cannot_work(model: eftlocal.FusedModel, trio: Trio) -> Non
     ):
         plain.chat([{"role": "user", "content": "hi"}])
     assert model.complete(PROMPT, max_tokens=2).timings.generated_tokens == 2
+
+
+def write_entry(folder: Path, trio: Trio, extra: str = "") -> Path:
+    """A user's models.toml with the trio under the name mine."""
+    lines = [f'{role} = {{ path = "{getattr(trio, role)}" }}' for role in trio._fields]
+    file = folder / "models.toml"
+    file.write_text("\n".join(["[models.mine]", *lines, "threads = 1", extra]) + "\n")
+    return file
+
+
+def test_an_entry_may_keep_the_template_from_base_and_reference(trio: Trio, tmp_path: Path) -> None:
+    """With prompt = "tuned-only" each context reads its own prompt to the same completion."""
+    messages = [{"role": "user", "content": "Hello you"}]
+    models = write_entry(tmp_path, trio, 'prompt = "tuned-only"')
+    with eftlocal.load("mine", models=models, temperature=0, max_tokens=12) as fused:
+        done = fused.chat(messages, logit_bias=NO_END)
+        assert done.prompt_tokens == tuple(fused.tokenize("User: Hello you\nAssistant:", True))
+        held = [context.tokens(0) for context in fused.engine.ensemble.contexts]
+        is_control = fused.vocabulary.is_control
+        markers = [sum(map(is_control, tokens[:-11])) for tokens in held]
+    ends = [tokens[-11:] for tokens in held]
+    assert ends == [list(done.tokens[:-1])] * 3
+    assert markers[1] > markers[0] == markers[2] == 1
+
+
+def test_models_that_are_not_downloaded_say_how_to_get_them(tmp_path: Path, trio: Trio) -> None:
+    """An entry of the hub that is not in the cache is one line with the next step."""
+    file = write_entry(tmp_path, trio)
+    text = file.read_text().replace(str(trio.base), "x")
+    hub = 'base = { hf = "nobody/nothing-GGUF", file = "nothing.Q8_0.gguf" }'
+    file.write_text(text.replace('base = { path = "x" }', hub))
+    with pytest.raises(eftlocal.RegistryError, match="hf download nobody/nothing-GGUF nothing"):
+        eftlocal.load("mine", models=file)
