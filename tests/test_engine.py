@@ -113,6 +113,26 @@ def test_drafts_are_used() -> None:
     assert 0 < sum(event.from_draft for event in events) < len(events)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_perfect_drafter_is_never_wrong(temperature: float) -> None:
+    """Where all three models are one, every draft is accepted, also under penalties."""
+    contexts = [FakeContext(5, N_VOCAB) for _ in SEEDS]
+    engine = Engine(Ensemble(contexts, Roles(0, ((1, 2),), 1), N_VOCAB), frozenset({END}))
+    options = GenerationOptions(
+        temperature=temperature,
+        repetition_penalty=1.5,
+        presence_penalty=1.0,
+        frequency_penalty=0.7,
+        logit_bias={END: -50},
+        max_tokens=60,
+        draft=6,
+    )
+    generation = engine.submit(Request(((3, 4, 5),) * 3, options))
+    while generation.finish_reason is None:
+        engine.step()
+    assert generation.accepted == generation.drafted == 50
+
+
 def interleaved(engine: Engine, requests: list[Request]) -> list[list[int]]:
     """Tokens of several requests that run at once."""
     generations = [engine.submit(request) for request in requests]
