@@ -34,9 +34,10 @@ NO_END = {EOS: -100.0, END: -100.0}
 PROMPT = list(range(300, 332))
 
 
-def write_trio(folder: Path, n_vocab: int) -> dict[str, Path]:
+def write_trio(folder: Path, n_vocab: int, layers: int = LARGE.layers) -> dict[str, Path]:
     """A large base and a small pair over one vocabulary."""
-    large, small = (replace(shape, n_vocab=n_vocab) for shape in (LARGE, SMALL))
+    large = replace(LARGE, n_vocab=n_vocab, layers=layers)
+    small = replace(SMALL, n_vocab=n_vocab)
     return {
         "base": write_gguf(folder / "base.gguf", large, seed=1),
         "tuned": write_gguf(folder / "tuned.gguf", small, seed=2),
@@ -87,11 +88,12 @@ def bench() -> None:
 @click.option("--n-vocab", default=32_000, show_default=True)
 @click.option("--rounds", default=7, show_default=True)
 @click.option("--steps", default=60, show_default=True)
+@click.option("--layers", default=LARGE.layers, show_default=True, help="Of the base.")
 @click.option("--threads", default=0, help="0: the physical cores that this process may use.")
-def rate(n_vocab: int, rounds: int, steps: int, threads: int) -> None:
+def rate(n_vocab: int, rounds: int, steps: int, layers: int, threads: int) -> None:
     """Plain decoding against the floor: medians over interleaved rounds."""
     with tempfile.TemporaryDirectory() as folder:
-        files = write_trio(Path(folder), n_vocab)
+        files = write_trio(Path(folder), n_vocab, layers)
         with eftlocal.load(
             base=files["base"],
             tuned=files["tuned"],
