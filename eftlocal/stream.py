@@ -71,6 +71,7 @@ class Stream(Iterator[TokenEvent]):
         self._text = TextStream(request.options.stop)
         self._events: list[TokenEvent] = []
         self._next = 0
+        self._tail = ""
         self._on_end: list[Callable[[Completion], None]] = []
         self._request = replace(request, on_token=self._take)
         self._generation = engine.submit(self._request)
@@ -131,7 +132,9 @@ class Stream(Iterator[TokenEvent]):
         base = self._engine.ensemble.roles.base
         text = "".join(event.text for event in events)
         if generation.finish_reason == "cancelled":
-            text += self._text.feed(b"", final=True)
+            # Released once, kept for later reads.
+            self._tail += self._text.feed(b"", final=True)
+        text += self._tail
         prompt = self._request.prompts[base]
         return Completion(
             text=text,

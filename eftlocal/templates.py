@@ -106,7 +106,6 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             yield item
 
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        self._pay()
         result = super().call(context, function, *args, **kwargs)
         self._pay(_size(result))
         return result

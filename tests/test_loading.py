@@ -189,6 +189,11 @@ def test_streams_end_cancel_and_resume(model: eftlocal.FusedModel) -> None:
     assert stream.completion.finish_reason == "cancelled"
     assert stream.completion.tokens == whole.tokens[:10]
     assert whole.text.startswith(text)
+    held = model.stream_complete(PROMPT, stop=[whole.text[:9] + "never"], **options)
+    next(held)
+    held.cancel()
+    assert list(held) == []
+    assert held.completion.text == held.completion.text != ""
     abandoned = model.stream_complete(PROMPT, **options)
     next(abandoned)
     assert model.complete(PROMPT, **options).tokens == whole.tokens

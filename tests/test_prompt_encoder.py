@@ -35,6 +35,7 @@ class ToyTokenizer:
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """Bytes of a token."""
+        assert 0 <= token < len(PIECES)
         return b"" if self.is_control(token) and not special else PIECES[token].encode()
 
     def is_control(self, token: int) -> bool:

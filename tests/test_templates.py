@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -22,7 +21,7 @@ AGAIN = {"role": "user", "content": "And\nyou?"}
 CHATML = """{% for message in messages %}
 {{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}
 {%- endfor %}
-{% if add_generation_prompt %}
+    {% if add_generation_prompt %}
 {{ '<|im_start|>assistant\n' }}
 {%- endif %}"""
 
@@ -172,30 +171,36 @@ def test_the_sandbox_refuses_to_be_left(source: str) -> None:
     assert re.search(r"attribute '\w+' of '\w+' is not safe", refusal(source))
 
 
+def repeat(body: str, n: int = 100) -> str:
+    """A template that does something n times."""
+    return "{% for i in range(" + str(n) + ") %}" + body + "{% endfor %}"
+
+
 def grow(step: str, start: str = "'ab'") -> str:
-    """A template that applies a step to a value 60 times, printing nothing."""
-    loop = "{% for i in range(60) %}{% set ns.x = " + step + " %}{% endfor %}"
-    return "{% set ns = namespace(x=" + start + ") %}" + loop
+    """A template that applies a step to a value 18 times, printing nothing."""
+    return "{% set ns = namespace(x=" + start + ") %}" + repeat("{% set ns.x = " + step + " %}", 18)
 
 
-RANGE = "range(99999)"
-ENDLESS = {
-    "nested loops that print": f"{{% for i in {RANGE} %}}{{% for j in {RANGE} %}}x"
-    "{% endfor %}{% endfor %}",
-    "nested loops that print nothing": f"{{% for i in {RANGE} %}}{{% for j in {RANGE} %}}"
-    "{% endfor %}{% endfor %}",
-    "loops over a list": f"{{% set r = {RANGE} | list %}}{{% for i in r %}}{{% for j in r %}}"
+# Each would end by itself within seconds, so that a missing bound shows as a missing error.
+LONG = {
+    "nested loops that print": repeat(repeat("x", 1000), 1000),
+    "nested loops that print nothing": repeat(repeat("", 1000), 1000),
+    "loops over a list": "{% set r = range(100) | list %}{% for i in r %}{% for j in r %}"
     "{% for k in r %}{% endfor %}{% endfor %}{% endfor %}",
-    "a filtered loop": f"{{% set r = {RANGE} | list %}}{{% for i in r %}}"
-    "{% for j in r if j < 0 %}{% endfor %}{% endfor %}",
-    "loops over a string": "{% set s = 'x' * 9999 %}{% for i in s %}{% for j in s %}"
+    "a filtered loop": repeat("{% for j in range(1000) if j < 0 %}{% endfor %}", 1000),
+    "loops over a string": "{% set s = 'x' * 100 %}{% for i in s %}{% for j in s %}"
     "{% for k in s %}{% endfor %}{% endfor %}{% endfor %}",
-    "a loop in a macro": f"{{% macro m() %}}{{% for i in {RANGE} %}}{{% for j in {RANGE} %}}x"
-    "{% endfor %}{% endfor %}{% endmacro %}{{ m() | length }}",
+    "a loop in a macro": "{% macro m() %}" + repeat(repeat("", 1000), 1000) + "{% endmacro %}"
+    "{% set a = m() %}",
     "a macro that calls itself twice": "{% macro f(n) %}{% if n %}{% set a = f(n - 1) %}"
-    "{% set b = f(n - 1) %}{% endif %}{% endmacro %}{{ f(40) }}",
-    "a recursive loop": "{% for x in [1, 2] recursive %}{% if loop.depth < 40 %}"
+    "{% set b = f(n - 1) %}{% endif %}{% endmacro %}{% set a = f(16) %}",
+    "a recursive loop": "{% for x in [1, 2] recursive %}{% if loop.depth < 16 %}"
     "{{ loop([1, 2]) }}{% endif %}{% endfor %}",
+    "a long text printed often": repeat("L" * 9999),
+    "a long value printed often": "{% set s = 'x' * 9999 %}" + repeat("{{ s }}"),
+    "the same in a macro": "{% set s = 'x' * 9999 %}{% macro m() %}"
+    + repeat("{{ s }}", 33)
+    + "{% endmacro %}{% set a = m() %}",
     "doubling with +": grow("ns.x + ns.x"),
     "doubling with ~": grow("ns.x ~ ns.x"),
     "doubling with *": grow("ns.x * 2"),
@@ -204,17 +209,18 @@ ENDLESS = {
     "doubling a list": grow("ns.x + ns.x", "[1]"),
     "squaring": grow("ns.x * ns.x", "3"),
     "squaring by power": grow("ns.x ** 2", "3"),
-    "a giant power": "{{ 9 ** (9 ** 9) }}",
-    "a giant string": "{{ 'a' * 10 ** 12 }}",
-    "a giant string the other way round": "{{ 10 ** 12 * 'a' }}",
-    "a giant list": "{{ ([1] * 10 ** 12) | length }}",
+    "a giant power": "{{ (9 ** 100000) % 7 }}",
+    "a giant string": "{{ ('a' * 10 ** 7) | length }}",
+    "a giant string the other way round": "{{ (10 ** 7 * 'a') | length }}",
+    "a giant list": "{{ ([1] * 10 ** 7) | length }}",
 }
 
 
-@pytest.mark.parametrize("source", ENDLESS.values(), ids=ENDLESS)
-def test_endless_templates_end(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time and memory are bounded whether or not anything is printed (here at a 500th)."""
-    monkeypatch.setattr(templates, "_MAX_WORK", templates._MAX_WORK // 500)
+@pytest.mark.parametrize("source", LONG.values(), ids=LONG)
+def test_long_templates_are_stopped(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time and memory are bounded whether or not anything is printed, without the clock."""
+    monkeypatch.setattr(templates, "_MAX_WORK", 20_000)
+    monkeypatch.setattr(templates, "_MAX_SECONDS", 1e9)
     assert refusal(source) == "the chat template runs too long or prints too much"
 
 
@@ -222,14 +228,19 @@ def test_the_clock_ends_what_the_budget_would_allow(monkeypatch: pytest.MonkeyPa
     """On a slow machine it is the deadline that stops a template."""
     assert templates._MAX_SECONDS <= 5
     monkeypatch.setattr(templates, "_MAX_SECONDS", 0.05)
-    start = time.monotonic()
-    assert "runs too long" in refusal(ENDLESS["nested loops that print nothing"])
-    assert time.monotonic() - start < 2
+    monkeypatch.setattr(templates, "_MAX_WORK", 10**12)
+    assert "runs too long" in refusal(repeat(repeat("", 2000), 2000))
+
+
+def test_each_rendering_has_the_whole_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one rendering has spent does not count against the next."""
+    monkeypatch.setattr(templates, "_MAX_WORK", 150)
+    template = ChatTemplate(repeat("", 100))
+    for _ in range(3):
+        assert template.render([USER]) == ""
 
 
 def test_long_conversations_are_within_the_bounds() -> None:
-    """2,000 messages, 4 MB of text: more than any context holds; each rendering starts anew."""
+    """2,000 messages, 4 MB of text: more than any context holds."""
     messages = [{"role": role, "content": "word " * 400} for role in ("user", "assistant")] * 1000
-    template = ChatTemplate(LLAMA_3)
-    for _ in range(2):
-        assert len(template.render(messages)) > 4_000_000
+    assert len(ChatTemplate(LLAMA_3).render(messages)) > 4_000_000
