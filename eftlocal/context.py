@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from .fusion import Array
+from .distributions import Array
 
 Rows = Array
 """(R, V) float32 logits, valid until the next decode of the same context."""

@@ -9,15 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from .alpha import AlphaSettings, search_row
+from .distributions import Array, Array64, log_sum_exp
 from .errors import BackendError
-
-Array = npt.NDArray[np.float32]
-Array64 = npt.NDArray[np.float64]
-
-# exp(x) of float32 stays finite, and a sum of 2**20 of them too, for |x| up to this.
-_SAFE_EXPONENT = 60.0
+from .upscaling import Ids, upscaled_base
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +21,19 @@ class FusionSettings:
     """How the deltas of E experts are weighed.
 
     Attributes:
-        alpha: multiplier of the summed delta (EFT, arXiv 2310.12962, section 3.1: 1/beta).
-        weights: one weight per expert (EFT section 4.3: (lambda, 1 - lambda) for two).
+        alpha: multiplier of the summed delta (EFT, arXiv 2310.12962, section 3.1: 1/beta), or the
+            mode of its search, see `alpha.AlphaSettings`.
+        weights: one weight per expert (EFT section 4.3: (lambda, 1 - lambda) for two); None gives
+            each 1/E, and lets them compete where alpha is searched.
+        low, high: where alpha is searched.
+        upscale_top_p: the filter of `upscaling.upscaled_base`; 1 is off.
     """
 
-    alpha: float = 1.0
-    weights: tuple[float, ...] = (1.0,)
+    alpha: float | str = 1.0
+    weights: tuple[float, ...] | None = None
+    low: float = 0.0
+    high: float = 2.0
+    upscale_top_p: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,34 +56,20 @@ class Fused:
         return (self.logits - self.log_z[:, None]).astype(np.float32)
 
 
-def log_sum_exp(logits: Array) -> Array64:
-    """Log of the sum of exponentials over the last axis: (R, V) -> (R,).
-
-    The result of a row does not depend on how many rows are computed with it.
-    """
-    top = logits.max(axis=-1)
-    huge = np.abs(top) >= _SAFE_EXPONENT
-    with np.errstate(over="ignore", divide="ignore"):
-        if not huge.any():
-            log_z: Array64 = np.log(np.exp(logits).sum(axis=-1), dtype=np.float64)
-            return log_z
-        shift = np.where(huge & np.isfinite(top), top, np.float32(0))
-        total = np.exp(logits - shift[..., None]).sum(axis=-1)
-        log_z = np.log(total, dtype=np.float64) + shift
-    return log_z
-
-
 def fuse(
     base: Array,
     tuned: Sequence[Array] | Array,
     reference: Sequence[Array] | Array,
     settings: FusionSettings,
     out: Array | None = None,
+    held: Sequence[float] | None = None,
+    neutral: Ids | None = None,
 ) -> Fused:
-    """F = softmax(base + alpha * sum_i w_i (tuned_i - reference_i)), row by row.
+    """F = softmax(base + sum_i alpha_i w_i (tuned_i - reference_i)), row by row.
 
     EFT, arXiv 2310.12962, equation 4 and section 4.3, on raw logits: softmax does not see the
-    constant by which logits and log-probabilities of a row differ.
+    constant by which logits and log-probabilities of a row differ. A searched alpha is that of
+    Dynamic Logits Fusion, arXiv 2406.15480.
 
     A token that the base excludes (-inf) stays excluded. A token that the reference excludes has
     no delta and keeps the base's logit; one that only a tuned model excludes is excluded where
@@ -90,14 +79,58 @@ def fuse(
         base: (R, V) logits.
         tuned: E arrays (R, V), one per expert.
         reference: E arrays (R, V), one per expert.
-        settings: alpha and one weight per expert.
+        settings: alpha, weights and filter.
         out: (R, V) buffer for the fused logits; a new one is made without it.
+        held: what each delta is multiplied with, found earlier; nothing is searched then.
+        neutral: ids for which base and reference count as equal.
 
     Raises:
         BackendError: where logits are NaN or nothing is left to choose from.
     """
+    n_experts = len(tuned)
+    weights = settings.weights or (1 / n_experts,) * n_experts
+    if settings.upscale_top_p < 1 or neutral is not None:
+        base = upscaled_base(base, tuned, reference, weights, settings.upscale_top_p, neutral)
     logits = np.empty(base.shape, np.float32) if out is None else out
-    multipliers = [settings.alpha * weight for weight in settings.weights]
+    if isinstance(settings.alpha, str) and held is None:
+        return _search(base, tuned, reference, settings, logits)
+    multipliers = held or [float(settings.alpha) * weight for weight in weights]
+    return _fuse(base, tuned, reference, multipliers, logits)
+
+
+def _search(
+    base: Array,
+    tuned: Sequence[Array] | Array,
+    reference: Sequence[Array] | Array,
+    settings: FusionSettings,
+    out: Array,
+) -> Fused:
+    """Fuse every row with the alpha that is found for it."""
+    assert isinstance(settings.alpha, str)
+    search = AlphaSettings(settings.alpha, settings.low, settings.high, settings.weights)
+    log_z, alphas = np.empty(len(base)), np.empty((len(base), len(tuned)))
+    for r in range(len(base)):
+        t, q = [rows[r] for rows in tuned], [rows[r] for rows in reference]
+        row = out[r]
+        found = search_row(base[r], t, q, search, row)
+        alphas[r], log_z[r] = found.alpha, found.log_z
+        if found.logits is None or len(found.logits) != len(row):
+            experts = [row[None] for row in t], [row[None] for row in q]
+            one = _fuse(base[r : r + 1], *experts, found.alpha.tolist(), out[r : r + 1])
+            log_z[r] = one.log_z[0]
+        elif found.logits is not row:
+            row[:] = found.logits
+    return Fused(out, log_z, alphas)
+
+
+def _fuse(
+    base: Array,
+    tuned: Sequence[Array] | Array,
+    reference: Sequence[Array] | Array,
+    multipliers: Sequence[float],
+    logits: Array,
+) -> Fused:
+    """Fuse all rows with the same multipliers."""
     with np.errstate(invalid="ignore", over="ignore"):
         _combine(base, tuned, reference, multipliers, logits)
     log_z = log_sum_exp(logits)
@@ -111,7 +144,7 @@ def fuse(
         logits[rows] = _combine_carefully(base[rows], *experts, multipliers)
         log_z[rows] = log_sum_exp(logits[rows])
     alpha = np.empty((len(base), len(multipliers)))
-    alpha[:] = settings.alpha
+    alpha[:] = multipliers
     return Fused(logits, log_z, alpha)
 
 

@@ -15,6 +15,9 @@ from .errors import UsageError
 MAX_DRAFT = 16
 """Most tokens that one round may decide; contexts reserve this many rows of logits."""
 
+ALPHA_MODES = ("dynamic", "grid", "one-sided", "joint")
+"""Words for an alpha that is searched for every token; see `alpha.search_alpha`."""
+
 
 def _check(condition: bool, name: str, value: object, allowed: str) -> None:
     if not condition:
@@ -29,6 +32,11 @@ def _is_count(value: object, low: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
 
 
+def option_name(field_name: str) -> str:
+    """The name of an option outside Python, where `lambda` is no keyword."""
+    return field_name.removesuffix("_")
+
+
 class _Updatable:
     """Adds `updated`: a copy with some fields replaced, unknown names rejected."""
 
@@ -40,11 +48,12 @@ class _Updatable:
         Raises:
             UsageError: for a name that is not an option, or a value that is not allowed.
         """
-        known = [item.name for item in fields(self)]  # type: ignore[arg-type]
+        names = [item.name for item in fields(self)]  # type: ignore[arg-type]
+        known = {option_name(name): name for name in names}
         for name in changes:
-            if name not in known:
+            if option_name(name) not in known:
                 raise UsageError(f"unknown option {name!r}; known options: {', '.join(known)}")
-        given = {name: value for name, value in changes.items() if value is not None}
+        given = {known[option_name(k)]: value for k, value in changes.items() if value is not None}
         return replace(self, **given) if given else self  # type: ignore[type-var]
 
 
@@ -149,7 +158,15 @@ class GenerationOptions(Sampler):
     """How one completion is fused, sampled (see `Sampler`) and ended.
 
     Attributes:
-        alpha: multiplier of the delta (log tuned - log reference); 0 is the base alone.
+        alpha: multiplier of the delta (log tuned - log reference), 0 being the base alone; or how
+            it is searched for each token: "dynamic", "grid", "one-sided" or "joint".
+        alpha_low, alpha_high: where it is searched (the grid is always 0, 0.1, ..., 2).
+        alpha_every: search again after so many tokens; 0 searches for the first token only.
+        weight: expert name -> weight of its delta; experts that are not named get 0. Without
+            weights a fixed alpha gives each of E experts 1/E, and a search chooses among them.
+        lambda_: weights (lambda, 1 - lambda) of two experts; outside Python it is called lambda.
+        upscale_top_p: the base counts only for tokens in the tuned model's top-p set; 1 is off.
+        trace: describe every token's distributions, see `diagnostics.Trace`.
         seed: the text is a function of it (given equal logits).
         max_tokens: 0 goes on to the end of the context.
         stop: strings that end the completion; they are not part of the text.
@@ -157,7 +174,14 @@ class GenerationOptions(Sampler):
         top_logprobs: likeliest alternatives reported per token, 0 to 20.
     """
 
-    alpha: float = 1.0
+    alpha: float | str = 1.0
+    alpha_low: float = 0.0
+    alpha_high: float = 2.0
+    alpha_every: int = 1
+    weight: Mapping[str, float] = field(default_factory=dict)
+    lambda_: float | None = None
+    upscale_top_p: float = 1.0
+    trace: bool = False
     seed: int = 0
     max_tokens: int = 0
     stop: Sequence[str] = ()
@@ -169,7 +193,7 @@ class GenerationOptions(Sampler):
         if isinstance(self.stop, str | list):
             stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
             object.__setattr__(self, "stop", stop)
-        _check(_is_number(self.alpha, -1000, 1000), "alpha", self.alpha, "-1000 to 1000")
+        self._check_fusion()
         _check(_is_count(self.seed, 0), "seed", self.seed, "an integer of 0 or more")
         _check(_is_count(self.max_tokens, 0), "max_tokens", self.max_tokens, "0 (no limit) or more")
         texts = isinstance(self.stop, tuple) and all(isinstance(s, str) and s for s in self.stop)
@@ -178,6 +202,43 @@ class GenerationOptions(Sampler):
         _check(self.draft == "off" or in_range, "draft", self.draft, f"off, or 1 to {MAX_DRAFT}")
         in_range = _is_count(self.top_logprobs, 0) and self.top_logprobs <= 20
         _check(in_range, "top_logprobs", self.top_logprobs, "0 to 20")
+
+    def updated(self, changes: Mapping[str, Any]) -> Self:
+        """See `_Updatable.updated`; a new weight replaces lambda, and the other way round."""
+        named = {option_name(name) for name, value in changes.items() if value is not None}
+        start = self
+        if "weight" in named and "lambda" not in named:
+            start = replace(self, lambda_=None)
+        elif "lambda" in named and "weight" not in named:
+            start = replace(self, weight={})
+        return _Updatable.updated(start, changes)
+
+    def _check_fusion(self) -> None:
+        """Check what says how rows are fused."""
+        in_range = _is_number(self.alpha, -1000, 1000)
+        allowed = f"a number (-1000 to 1000), {', '.join(ALPHA_MODES)}"
+        _check(in_range or self.alpha in ALPHA_MODES, "alpha", self.alpha, allowed)
+        in_range = _is_number(self.alpha_low, -100, 100)
+        _check(in_range, "alpha_low", self.alpha_low, "a number from -100 to 100")
+        in_range = _is_number(self.alpha_high, -100, 100) and self.alpha_high > self.alpha_low
+        allowed = f"a number above alpha_low ({self.alpha_low}), up to 100"
+        _check(in_range, "alpha_high", self.alpha_high, allowed)
+        allowed = "0 (the first token only), 1 (every token) or more"
+        _check(_is_count(self.alpha_every, 0), "alpha_every", self.alpha_every, allowed)
+        ok = isinstance(self.weight, Mapping) and all(
+            isinstance(name, str) and _is_number(weight, -1000, 1000)
+            for name, weight in self.weight.items()
+        )
+        allowed = "expert names with numbers (-1000 to 1000), such as math=0.5"
+        _check(ok, "weight", self.weight, allowed)
+        in_range = self.lambda_ is None or _is_number(self.lambda_, -1000, 1000)
+        _check(in_range, "lambda", self.lambda_, "a number, such as 0.5 (-1000 to 1000)")
+        both = bool(self.weight) and self.lambda_ is not None
+        _check(not both, "lambda", self.lambda_, "either weight or lambda, not both")
+        in_range = _is_number(self.upscale_top_p, 0, 1) and self.upscale_top_p > 0
+        allowed = "a number above 0, up to 1 (off)"
+        _check(in_range, "upscale_top_p", self.upscale_top_p, allowed)
+        _check(isinstance(self.trace, bool), "trace", self.trace, "true or false")
 
     @property
     def rows_per_round(self) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from .fusion import Array, log_sum_exp
+from .distributions import Array, log_sum_exp
 from .options import Sampler
 
 Bits = npt.NDArray[np.uint32]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from eftlocal.context import Block, Rows
+from eftlocal.distributions import Array
 from eftlocal.errors import ContextFull
-from eftlocal.fusion import Array
 
 END = 2
 """Id that ends a generation of the fakes."""

@@ -17,8 +17,9 @@ PACKAGE = ROOT / "eftlocal"
 LAYERS = (
     ("errors",),
     ("options",),
+    ("distributions", "experts"),
+    ("alpha", "upscaling", "sampling", "diagnostics"),
     ("fusion",),
-    ("alpha", "sampling", "diagnostics"),
     ("context", "generation"),
     ("ensemble",),
     ("engine",),
@@ -27,10 +28,11 @@ LAYERS = (
     ("model",),
     ("loading",),
     ("__init__",),
+    ("explain",),
     ("cli", "server", "evaluate"),
     ("__main__",),
 )
-HEART = ("fusion", "alpha", "sampling", "diagnostics")
+HEART = ("distributions", "alpha", "upscaling", "fusion", "sampling", "diagnostics")
 OWNERS = {
     "llama_cpp": "llama/library.py",
     "huggingface_hub": "hub.py",

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eftlocal.distributions import Array, Array64, log_sum_exp
 from eftlocal.errors import BackendError
-from eftlocal.fusion import Array, Array64, FusionSettings, fuse, log_sum_exp
+from eftlocal.fusion import FusionSettings, fuse
 
 INF = math.inf
 seeds = st.integers(0, 2**32 - 1)
@@ -52,13 +53,21 @@ def exclude(case: Case, seed: int, share: float = 0.25) -> Case:
     return Case(base, tuned, reference, case.settings)
 
 
+def multipliers(setting: FusionSettings, experts: int) -> tuple[float, ...]:
+    """What each expert's delta is multiplied with, for a fixed alpha."""
+    assert isinstance(setting.alpha, float)
+    weights = setting.weights or (1 / experts,) * experts
+    return tuple(setting.alpha * weight for weight in weights)
+
+
 def exact_row(base: Array, tuned: Array, reference: Array, setting: FusionSettings) -> Array64:
     """(V,) log F by the rules of `fuse`, token by token in float64; NaN where none is left."""
     totals = []
     for v, start in enumerate(base.tolist()):
         total = start
-        for t, q, weight in zip(tuned, reference, setting.weights, strict=True):
-            multiplier = setting.alpha * weight
+        for t, q, multiplier in zip(
+            tuned, reference, multipliers(setting, len(tuned)), strict=True
+        ):
             if multiplier == 0 or q[v] == -INF:
                 continue
             if t[v] > -INF:
@@ -98,7 +107,9 @@ def test_equals_the_formula_in_float64(seed: int) -> None:
     assert fused.logits.dtype == fused.logprobs.dtype == np.float32
     assert_close(fused.logprobs, exact(case))
     assert fused.alpha.shape == (len(case.base), len(case.tuned))
-    assert (fused.alpha == case.settings.alpha).all()
+    np.testing.assert_array_equal(
+        fused.alpha, [multipliers(case.settings, len(case.tuned))] * len(case.base)
+    )
 
 
 def test_a_large_vocabulary_is_as_exact() -> None:
@@ -138,8 +149,9 @@ def test_constants_of_a_row_do_not_matter(seed: int) -> None:
 def test_alpha_zero_is_the_base(seed: int) -> None:
     """Without a multiplier the base's logits come out bit by bit."""
     case = exclude(draw(seed), seed)
-    fused = fuse(*case[:3], FusionSettings(0.0, case.settings.weights))
-    np.testing.assert_array_equal(fused.logits, case.base)
+    for weights in (case.settings.weights, None):
+        fused = fuse(*case[:3], FusionSettings(0.0, weights))
+        np.testing.assert_array_equal(fused.logits, case.base)
 
 
 @many
@@ -169,7 +181,7 @@ def test_excluded_tokens(seed: int, share: float, negative_weight: bool) -> None
     """-inf anywhere follows the rules of `fuse`, or leaves nothing, which is an error."""
     case = exclude(draw(seed), seed, share)
     if negative_weight:
-        weights = (-0.5, *case.settings.weights[1:])
+        weights = (-0.5, *(case.settings.weights or ())[1:])
         case = case._replace(settings=FusionSettings(case.settings.alpha, weights))
     wanted = exact(case)
     if np.isnan(wanted).any():
@@ -212,6 +224,7 @@ def test_rules_of_exclusion(
 def test_huge_logits(seed: int, scale: float) -> None:
     """Logits up to 1e36 neither overflow nor warn (multiples that add exactly)."""
     base, tuned, reference, setting = draw(seed)
+    assert isinstance(setting.alpha, float)
     setting = FusionSettings(float(np.sign(setting.alpha)), (1.0,) * len(tuned))
     huge = [np.round(a) * np.float32(scale) for a in (base, tuned, reference)]
     case = Case(huge[0], huge[1], huge[2], setting)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from eftlocal.fusion import Array, Array64
+from eftlocal.distributions import Array, Array64
 from eftlocal.options import Sampler
 from eftlocal.sampling import Noise, sample
 

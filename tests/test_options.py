@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from eftlocal.errors import UsageError
-from eftlocal.options import MAX_DRAFT, GenerationOptions, RuntimeOptions, Sampler
+from eftlocal.options import (
+    ALPHA_MODES,
+    MAX_DRAFT,
+    GenerationOptions,
+    RuntimeOptions,
+    Sampler,
+    option_name,
+)
 
 Options = type[RuntimeOptions] | type[Sampler] | type[GenerationOptions]
 HUGE = 10**400
@@ -47,7 +54,20 @@ SAMPLER: dict[str, tuple[str, list[object]]] = {
     "temperature": ("0 (greedy) to 100", [*NUMBERS, -0.1, 100.5]),
 }
 GENERATION: dict[str, tuple[str, list[object]]] = {
-    "alpha": ("-1000 to 1000", [*NUMBERS, 1001, "dynamics"]),
+    "alpha": (
+        "a number (-1000 to 1000), dynamic, grid, one-sided, joint",
+        [*NUMBERS, 1001, "dynamics", "Grid", ""],
+    ),
+    "alpha_low": ("a number from -100 to 100", [*NUMBERS, -101]),
+    "alpha_high": ("a number above alpha_low (0.0), up to 100", [*NUMBERS, 101, 0, -1]),
+    "alpha_every": ("0 (the first token only), 1 (every token) or more", COUNTS),
+    "weight": (
+        "expert names with numbers (-1000 to 1000), such as math=0.5",
+        ["a=1", ["a"], 1, {1: 1.0}, *({"a": x} for x in [*NUMBERS, 1001])],
+    ),
+    "lambda_": ("a number, such as 0.5", [*NUMBERS, 1001, "dynamic"]),
+    "upscale_top_p": ("a number above 0, up to 1", [*NUMBERS, 0, 0.0, -0.1, 1.01, 90]),
+    "trace": ("true or false", ["on", 1, 0, None]),
     "seed": ("an integer of 0 or more", COUNTS),
     "max_tokens": ("0 (no limit) or more", COUNTS),
     "stop": ("strings that are not empty", ["", [""], ["a", 1], 5, {"a"}, [b"a"], [None]]),
@@ -73,7 +93,7 @@ def test_a_bad_value_is_one_clear_line(kind: Options, name: str, allowed: str, v
     with pytest.raises(UsageError) as caught:
         kind(**{name: value})
     message = str(caught.value)
-    assert message.startswith(f"{name} = ")
+    assert message.startswith(f"{option_name(name)} = ")
     assert f"is not allowed; use {allowed}" in message
     assert "\n" not in message
     assert len(message) < 200
@@ -102,6 +122,10 @@ GOOD: list[tuple[Options, dict[str, Any]]] = [
     (Sampler, {"logit_bias": {0: -100, 151_935: 1.5}}),
     (GenerationOptions, {"alpha": -1.5, "seed": 2**64, "max_tokens": 5, "top_logprobs": 20}),
     (GenerationOptions, {"draft": MAX_DRAFT}),
+    *((GenerationOptions, {"alpha": mode}) for mode in ALPHA_MODES),
+    (GenerationOptions, {"alpha_low": -2, "alpha_high": -1.5, "alpha_every": 100, "trace": True}),
+    (GenerationOptions, {"weight": {"math": 0.5, "code": -1}, "upscale_top_p": 0.9}),
+    (GenerationOptions, {"lambda_": 1.5}),
 ]
 
 
@@ -110,6 +134,25 @@ def test_good_values_are_kept(kind: Options, values: dict[str, Any]) -> None:
     """Allowed values stay as they are, however they are given."""
     for options in (kind(**values), kind().updated(values)):
         assert {name: getattr(options, name) for name in values} == values
+
+
+def test_lambda_has_two_spellings() -> None:
+    """Outside Python the option is called lambda, and both names are taken."""
+    for name in ("lambda", "lambda_"):
+        assert GenerationOptions().updated({name: 0.3}).lambda_ == 0.3
+    with pytest.raises(UsageError, match=r"^unknown option 'heat'; known options: .*, lambda, "):
+        GenerationOptions().updated({"heat": 1})
+
+
+def test_weight_and_lambda_replace_each_other() -> None:
+    """The newer one counts; both at once are refused."""
+    weighted = GenerationOptions(weight={"math": 1.0})
+    mixed = weighted.updated({"lambda": 0.3})
+    assert (mixed.lambda_, dict(mixed.weight)) == (0.3, {})
+    assert mixed.updated({"weight": {"math": 1.0}}) == weighted
+    assert mixed.updated({"weight": None, "seed": 0}).lambda_ == 0.3
+    with pytest.raises(UsageError, match="either weight or lambda, not both"):
+        weighted.updated({"weight": {"a": 1}, "lambda": 0.5})
 
 
 def test_stop_becomes_a_tuple() -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from eftlocal.fusion import Array, FusionSettings, fuse, log_sum_exp
+from eftlocal.distributions import Array, log_sum_exp
+from eftlocal.fusion import FusionSettings, fuse
 from eftlocal.options import Sampler
 from eftlocal.sampling import Noise, adjust, largest, sample
 
