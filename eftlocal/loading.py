@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,25 @@ from typing import Any
 from . import hub
 from .engine import Engine
 from .ensemble import Ensemble, Roles
-from .errors import UsageError, VocabularyMismatch
-from .llama import ContextSettings, LlamaContext, Vocabulary, Weights, WeightsSettings
+from .errors import ModelFileError, UsageError
+from .experts import expert_names, references_for, resolve_weights
+from .llama import (
+    Adapter,
+    ContextSettings,
+    LlamaContext,
+    Weights,
+    WeightsSettings,
+    check_vocabularies,
+    is_adapter,
+)
 from .model import FusedModel, Parts
-from .options import MAX_DRAFT, GenerationOptions, RuntimeOptions
+from .options import MAX_DRAFT, GenerationOptions, RuntimeOptions, option_name
 from .registry import DEFAULT_ENTRY, Entry, Expert, Source, load_registry
 from .threads import usable_cores
 
 Progress = Callable[[float], None]
+File = str | Path
+Files = File | Sequence[File]
 
 _MOST_DEFAULT_CTX = 8192
 
@@ -28,21 +39,25 @@ _MOST_DEFAULT_CTX = 8192
 def load(
     entry: str | None = None,
     *,
-    base: str | Path | None = None,
-    tuned: str | Path | None = None,
-    reference: str | Path | None = None,
-    models: str | Path | None = None,
+    base: File | None = None,
+    tuned: Files | None = None,
+    reference: Files | None = None,
+    models: File | None = None,
     progress: Progress | None = None,
     verbose: bool = False,
     **options: Any,
 ) -> FusedModel:
-    """Load a model entry by name, or three GGUF files, side by side.
+    """Load a model entry by name, or GGUF files, side by side.
+
+    Every file is loaded once, whatever parts it plays.
 
     Args:
         entry: a name of models.toml; "atlas" where no files are given either.
         base: file of the model whose pre-training is kept.
-        tuned: file of the fine-tuned model.
-        reference: file of the model it was tuned from.
+        tuned: file of the fine-tuned model, or of a LoRA adapter on the reference; a list of them
+            for several experts, named as `experts.expert_names` says.
+        reference: file of the model it was tuned from; a list with one per tuned model, or one
+            for all.
         models: a models.toml of your own, beside the shipped entries.
         progress: called with 0 to 1 over all files; may raise to abort.
         verbose: print llama.cpp's own log to stderr.
@@ -57,28 +72,17 @@ def load(
     started = time.perf_counter()
     if verbose:
         _show_log()
-    chosen = _choose(entry, {"base": base, "tuned": tuned, "reference": reference}, models)
+    chosen = _choose(entry, base, {"tuned": tuned, "reference": reference}, models)
     runtime, generation = _options(chosen, options)
-    roles = _role_paths(chosen)
-    weights = _load_weights(roles, runtime, progress)
+    resolve_weights([expert.name for expert in chosen.experts], generation)
+    plan = _make_plan(chosen)
+    weights = _load_weights(plan, runtime, progress)
     try:
-        n_vocab = check_vocabularies([weights[path].vocabulary for path in roles.values()])
-        ensemble, styles = _make_ensemble(chosen, roles, weights, runtime, n_vocab)
+        parts = _put_together(chosen, plan, weights, runtime, started)
     except BaseException:
         for item in weights.values():
             item.close()
         raise
-    eog = frozenset[int]().union(*(item.vocabulary.eog for item in weights.values()))
-    parts = Parts(
-        name=chosen.name,
-        engine=Engine(ensemble, eog),
-        weights=tuple(weights.values()),
-        files={role: str(path) for role, path in roles.items()},
-        styles=styles,
-        tuned=weights[roles["tuned"]],
-        expert_weights=(1.0,),
-        load_seconds=time.perf_counter() - started,
-    )
     return FusedModel(parts, runtime, generation)
 
 
@@ -92,25 +96,39 @@ def _show_log() -> None:
 
 
 def _choose(
-    name: str | None, files: Mapping[str, str | Path | None], models: str | Path | None
+    name: str | None, base: File | None, pair: Mapping[str, Files | None], models: File | None
 ) -> Entry:
     """The entry of that name, or one made of the given files."""
-    given = {role: Path(file).expanduser() for role, file in files.items() if file is not None}
-    if not given:
+    lists = {role: _paths(files) for role, files in pair.items()}
+    given = {"base": [] if base is None else [Path(base).expanduser()], **lists}
+    if not any(given.values()):
         return load_registry(Path(models) if models else None).find(name or DEFAULT_ENTRY)
     if name is not None:
         raise UsageError("give either a model entry or files (base, tuned, reference), not both")
-    missing = [role for role in files if role not in given]
+    missing = [role for role, paths in given.items() if not paths]
     if missing:
         raise UsageError(f"{' and '.join(missing)} missing: base, tuned and reference go together")
-    expert = Expert("tuned", Source(path=given["tuned"]), Source(path=given["reference"]))
-    return Entry(given["base"].name, base=Source(path=given["base"]), experts=(expert,))
+    names = expert_names(given["tuned"])
+    references = references_for(given["tuned"], given["reference"])
+    experts = tuple(
+        Expert(name, Source(path=tuned), Source(path=reference))
+        for name, tuned, reference in zip(names, given["tuned"], references, strict=True)
+    )
+    return Entry(given["base"][0].name, base=Source(path=given["base"][0]), experts=experts)
+
+
+def _paths(files: Files | None) -> list[Path]:
+    if files is None:
+        return []
+    listed = [files] if isinstance(files, str | Path) else files
+    return [Path(file).expanduser() for file in listed]
 
 
 def _options(entry: Entry, given: Mapping[str, Any]) -> tuple[RuntimeOptions, GenerationOptions]:
     """Defaults < entry < given; every option belongs to one of the two kinds."""
     runtime_names = {item.name for item in fields(RuntimeOptions)}
-    generation_names = {item.name for item in fields(GenerationOptions)}
+    generation_names = {option_name(item.name) for item in fields(GenerationOptions)}
+    given = {option_name(name): value for name, value in given.items()}
     for name in given:
         if name not in runtime_names | generation_names:
             known = ", ".join(sorted(runtime_names | generation_names))
@@ -123,33 +141,91 @@ def _options(entry: Entry, given: Mapping[str, Any]) -> tuple[RuntimeOptions, Ge
     )
 
 
-def _role_paths(entry: Entry) -> dict[str, Path]:
-    """Role -> file; symbolic links are followed, so that one file has one path."""
-    if len(entry.experts) != 1:
-        raise UsageError(f"{entry.name} has {len(entry.experts)} experts; one is supported so far")
-    expert = entry.experts[0]
-    sources = {"base": entry.base, "tuned": expert.tuned, "reference": expert.reference}
-    return {role: _locate(source) for role, source in sources.items()}
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """Contexts with equal keys hold the same tokens in the same model: one is enough.
+
+    Attributes:
+        path: the file of the weights.
+        style: of the prompt, "template" or "plain".
+        adapter, scale: what is added to the weights.
+    """
+
+    path: Path
+    style: str
+    adapter: Path | None = None
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Which context each role needs, as (tuned, reference) per expert, and each role's file."""
+
+    base: _Key
+    experts: tuple[tuple[_Key, _Key], ...]
+    files: Mapping[str, Path]
+
+    @property
+    def keys(self) -> tuple[_Key, ...]:
+        """Every context once, in the order of the roles."""
+        pairs = (key for pair in self.experts for key in pair)
+        return tuple(dict.fromkeys((self.base, *pairs)))
+
+    @property
+    def weights(self) -> dict[Path, str]:
+        """Every file of weights once, and the first role that it plays."""
+        roles = {self.base.path: "base"}
+        for tuned, reference in self.experts:
+            if tuned.adapter is None:
+                roles.setdefault(tuned.path, "tuned")
+            roles.setdefault(reference.path, "reference")
+        return roles
+
+
+def _make_plan(entry: Entry) -> _Plan:
+    plain = "plain" if entry.prompt == "tuned-only" else "template"
+    base = _locate_model(entry.base, "base")
+    files = {"base": base}
+    pairs = []
+    for expert in entry.experts:
+        prefix = f"{expert.name} " if len(entry.experts) > 1 else ""
+        tuned = _locate(expert.tuned)
+        reference = _locate_model(expert.reference, "reference")
+        files |= {f"{prefix}tuned": tuned, f"{prefix}reference": reference}
+        scale = expert.tuned.scale
+        if scale is None and not is_adapter(tuned):
+            key = _Key(tuned, "template")
+        else:
+            key = _Key(reference, "template", tuned, 1.0 if scale is None else scale)
+        pairs.append((key, _Key(reference, plain)))
+    return _Plan(_Key(base, plain), tuple(pairs), files)
 
 
 def _locate(source: Source) -> Path:
+    """The file; symbolic links are followed, so that one file has one path."""
     if source.path is not None:
         return source.path.resolve() if source.path.exists() else source.path
     return hub.resolve(source.hf or "", source.file or "")
 
 
+def _locate_model(source: Source, role: str) -> Path:
+    path = _locate(source)
+    if is_adapter(path):
+        raise ModelFileError(f"{path}: an adapter, not a whole model; only tuned can be one")
+    return path
+
+
 def _load_weights(
-    roles: Mapping[str, Path], runtime: RuntimeOptions, progress: Progress | None
+    plan: _Plan, runtime: RuntimeOptions, progress: Progress | None
 ) -> dict[Path, Weights]:
     """Load every file once; the progress of all files is one number from 0 to 1."""
-    sizes = {path: path.stat().st_size if path.is_file() else 0 for path in roles.values()}
+    roles = plan.weights
+    sizes = {path: path.stat().st_size if path.is_file() else 0 for path in roles}
     total = sum(sizes.values()) or 1
     loaded: dict[Path, Weights] = {}
     done = 0
     try:
-        for role, path in roles.items():
-            if path in loaded:
-                continue
+        for path, role in roles.items():
             layers = getattr(runtime, f"{role}_gpu_layers")
             settings = WeightsSettings(
                 runtime.gpu_layers if layers is None else layers, runtime.mmap, runtime.mlock
@@ -169,52 +245,56 @@ def _part(progress: Progress | None, done: int, size: int, total: int) -> Progre
     return lambda value: progress((done + value * size) / total)
 
 
-def check_vocabularies(vocabularies: list[Vocabulary]) -> int:
-    """The common number of ids, where every id means the same in all vocabularies.
-
-    Raises:
-        VocabularyMismatch: naming the first token that differs, and the files.
-    """
-    first = vocabularies[0]
-    tokens = first.raw_tokens()
-    for other in {id(v): v for v in vocabularies[1:] if v is not first}.values():
-        if other.type != first.type:
-            raise VocabularyMismatch(
-                f"{first.path} and {other.path} have different kinds of tokenizers; "
-                "base, tuned and reference must come from one family"
-            )
-        others = other.raw_tokens()
-        if others == tokens:
-            continue
-        pairs = enumerate(zip(tokens, others, strict=False))
-        place = next((i for i, (a, b) in pairs if a != b), min(len(tokens), len(others)))
-        mine, theirs = _token_at(tokens, place), _token_at(others, place)
-        raise VocabularyMismatch(
-            f"token {place} is {mine} in {first.path} but {theirs} in {other.path}; "
-            "base, tuned and reference must share one vocabulary"
-        )
-    return first.n_tokens
-
-
-def _token_at(tokens: list[bytes], place: int) -> str:
-    return repr(tokens[place].decode("utf-8", "replace")) if place < len(tokens) else "missing"
-
-
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """Contexts with equal keys hold the same tokens in the same weights: one is enough."""
-
-    path: Path
-    style: str
-
-
-def _make_ensemble(
+def _put_together(
     entry: Entry,
-    roles: Mapping[str, Path],
+    plan: _Plan,
     weights: Mapping[Path, Weights],
     runtime: RuntimeOptions,
-    n_vocab: int,
-) -> tuple[Ensemble, tuple[str, ...]]:
+    started: float,
+) -> Parts:
+    """Contexts, an engine over them, and what else a `FusedModel` needs to know."""
+    engine = _make_engine(entry, plan, weights, runtime)
+    return Parts(
+        name=entry.name,
+        engine=engine,
+        weights=tuple(weights.values()),
+        files={role: str(path) for role, path in plan.files.items()},
+        styles=tuple(key.style for key in plan.keys),
+        tuned=weights[plan.experts[0][0].path],
+        experts=tuple(expert.name for expert in entry.experts),
+        load_seconds=time.perf_counter() - started,
+    )
+
+
+def _make_engine(
+    entry: Entry, plan: _Plan, weights: Mapping[Path, Weights], runtime: RuntimeOptions
+) -> Engine:
+    """The engine over one context per key of the plan."""
+    vocabularies = [item.vocabulary for item in weights.values()]
+    n_vocab = check_vocabularies(vocabularies)
+    contexts = _make_contexts(plan.keys, weights, runtime)
+    place = {key: i for i, key in enumerate(plan.keys)}
+    # Of several tuned models only the first may draft: each drafter costs a step of its own.
+    first = plan.experts[0][0]
+    drafter = min((first, plan.base), key=lambda key: weights[key.path].n_bytes)
+    roles = Roles(
+        place[plan.base],
+        tuple((place[tuned], place[reference]) for tuned, reference in plan.experts),
+        drafter=place[drafter],
+    )
+    eog = frozenset[int]().union(*(vocabulary.eog for vocabulary in vocabularies))
+    neutral = frozenset[int]()
+    if entry.neutral == "control":
+        neutral = eog.union(*(vocabulary.control_tokens() for vocabulary in vocabularies))
+    return Engine(Ensemble(contexts, roles, n_vocab), eog, neutral)
+
+
+def _make_contexts(
+    keys: Sequence[_Key], weights: Mapping[Path, Weights], runtime: RuntimeOptions
+) -> list[LlamaContext]:
+    # All adapters before any context: llama.cpp sizes a context by the adapters of its weights.
+    pairs = {(key.path, key.adapter) for key in keys if key.adapter is not None}
+    adapters = {(path, file): Adapter(weights[path], file) for path, file in pairs if file}
     trained = min(item.n_ctx_train for item in weights.values())
     settings = ContextSettings(
         n_ctx=runtime.ctx or min(trained, _MOST_DEFAULT_CTX),
@@ -225,17 +305,12 @@ def _make_ensemble(
         flash_attention=runtime.flash_attention,
         cache_type=runtime.cache_type,
     )
-    plain = "plain" if entry.prompt == "tuned-only" else "template"
-    keys = {
-        role: _Key(path, "template" if role == "tuned" else plain) for role, path in roles.items()
-    }
-    unique = list(dict.fromkeys(keys.values()))
-    contexts = [LlamaContext(weights[key.path], settings) for key in unique]
-    place = {role: unique.index(key) for role, key in keys.items()}
-    cheapest = min(("tuned", "base"), key=lambda role: weights[roles[role]].n_bytes)
-    ensemble = Ensemble(
-        contexts,
-        Roles(place["base"], ((place["tuned"], place["reference"]),), drafter=place[cheapest]),
-        n_vocab,
-    )
-    return ensemble, tuple(key.style for key in unique)
+    return [
+        LlamaContext(
+            weights[key.path],
+            settings,
+            adapters[key.path, key.adapter] if key.adapter else None,
+            key.scale,
+        )
+        for key in keys
+    ]

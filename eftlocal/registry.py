@@ -7,22 +7,25 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import RegistryError, UsageError
-from .options import GenerationOptions, RuntimeOptions
+from .experts import NAME_PATTERN, resolve_weights
+from .options import GenerationOptions, RuntimeOptions, option_name
 
 PACKAGE = Path(__file__).resolve().parent
 PROMPTS = ("shared", "tuned-only")
+NEUTRAL = ("control", "none")
 EVIDENCE = ("seen", "inferred")
 DEFAULT_ENTRY = "atlas"
 """The entry that is taken where none is named."""
 
 _RUNTIME = tuple(item.name for item in fields(RuntimeOptions))
-_GENERATION = tuple(item.name for item in fields(GenerationOptions))
+_GENERATION = tuple(option_name(item.name) for item in fields(GenerationOptions))
 _SOURCE_FORM = '{ path = "..." } or { hf = "user/repository", file = "name.gguf" }'
+_LORA_FORM = f'"..." (a path), {_SOURCE_FORM}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class Source:
         file: the name of the file in it.
         evidence: how repository and name are known: "seen" in public pages, or "inferred".
         sha256: of the file, 64 hexadecimal digits.
+        scale: multiplier of a LoRA adapter on the reference; None is a file that says itself
+            whether it is an adapter (of scale 1).
     """
 
     path: Path | None = None
@@ -42,6 +47,7 @@ class Source:
     file: str | None = None
     evidence: str | None = None
     sha256: str | None = None
+    scale: float | None = None
 
     def __str__(self) -> str:
         """The path, or repository and file, as a user would write it."""
@@ -50,7 +56,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Expert:
-    """A fine-tuned model and the model it was tuned from."""
+    """A fine-tuned model, or an adapter (`Source.scale`), and the model it was tuned from."""
 
     name: str
     tuned: Source
@@ -67,6 +73,7 @@ class Entry:
         experts: at least one.
         description: one line for lists.
         prompt: "shared" or "tuned-only": which models get the tuned model's chat template.
+        neutral: "control" lets tuned models alone decide on control and end tokens; or "none".
         runtime: the fields of `RuntimeOptions` that it sets.
         options: the fields of `GenerationOptions` that it sets.
     """
@@ -76,6 +83,7 @@ class Entry:
     experts: tuple[Expert, ...]
     description: str = ""
     prompt: str = "shared"
+    neutral: str = "none"
     runtime: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -197,18 +205,26 @@ class _Table:
 def _entry(name: str, table: _Table, folder: Path) -> Entry:
     runtime = {key: value for key, value in table.content.items() if key in _RUNTIME}
     _check_options(RuntimeOptions(), runtime, table)
-    prompt = table.text("prompt", " or ".join(PROMPTS), "|".join(PROMPTS))
+    prompt = table.text("prompt", " or ".join(PROMPTS), "|".join(PROMPTS)) or PROMPTS[0]
+    neutral = table.text("neutral", " or ".join(NEUTRAL), "|".join(NEUTRAL))
     entry = Entry(
         name=name,
         base=_source(table, "base", folder),
         experts=_experts(table, folder),
         description=table.text("description", "a line of text") or "",
-        prompt=prompt or PROMPTS[0],
+        prompt=prompt,
+        neutral=neutral or ("control" if prompt == "tuned-only" else "none"),
         runtime=runtime,
         options=_generation_options(table),
     )
     roles = ("experts",) if "experts" in table.content else ("tuned", "reference")
-    table.finish("description", "base", *roles, "prompt", "sampling", *_RUNTIME, *_GENERATION)
+    own = ("description", "base", *roles, "prompt", "neutral", "sampling")
+    table.finish(*own, *_RUNTIME, *_GENERATION)
+    try:
+        names = [expert.name for expert in entry.experts]
+        resolve_weights(names, GenerationOptions().updated(entry.options))
+    except UsageError as error:
+        raise RegistryError(f"{table.place}: {error}") from error
     return entry
 
 
@@ -261,7 +277,7 @@ def _experts(table: _Table, folder: Path) -> tuple[Expert, ...]:
     experts: dict[str, Expert] = {}
     for i, item in enumerate(listed):
         inner = _Table(item, table.file, table.path_of(f"experts[{i}]"))
-        name = inner.text("name", "a name")
+        name = inner.text("name", "a name without blanks and =", NAME_PATTERN)
         if name is None:
             inner.fail("name", "missing; experts in a list need names")
         if name in experts:
@@ -272,7 +288,30 @@ def _experts(table: _Table, folder: Path) -> tuple[Expert, ...]:
 
 
 def _expert(name: str, table: _Table, folder: Path) -> Expert:
+    tuned = table.content.get("tuned")
+    if isinstance(tuned, dict) and ("lora" in tuned or "scale" in tuned):
+        return Expert(
+            name, _adapter(table.table("tuned"), folder), _source(table, "reference", folder)
+        )
     return Expert(name, _source(table, "tuned", folder), _source(table, "reference", folder))
+
+
+def _adapter(table: _Table, folder: Path) -> Source:
+    """The form `{ lora = ..., scale = 1.0 }` of a tuned model."""
+    scale = table.content.get("scale", 1.0)
+    is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
+    if not (is_number and -1000 <= scale <= 1000):
+        table.fail("scale", f"{scale!r} is not allowed; use a number (-1000 to 1000)")
+    lora = table.content.get("lora")
+    if isinstance(lora, str) and lora:
+        source = Source(path=folder / Path(lora).expanduser())
+    elif isinstance(lora, dict):
+        source = _source(table, "lora", folder)
+    else:
+        found = "missing" if lora is None else f"{lora!r} is not allowed"
+        table.fail("lora", f"{found}; use {_LORA_FORM}")
+    table.finish("lora", "scale")
+    return replace(source, scale=float(scale))
 
 
 def _source(parent: _Table, role: str, folder: Path) -> Source:

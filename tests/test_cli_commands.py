@@ -8,13 +8,10 @@ from pathlib import Path
 import pytest
 
 import eftlocal
-from eftlocal.cli.commands import COMMANDS
+from eftlocal.cli.commands import COMMANDS, PARAMETERS
 from eftlocal.cli.controller import Chat
 from eftlocal.cli.conversation import Conversation
-from eftlocal.cli.options import GENERATION
-from eftlocal.cli.state import (
-    read_chat,
-)
+from eftlocal.cli.state import read_chat
 
 from .cli_chat import CTX, arguments_for, face, new_chat, replies, roles, say
 from .conftest import Trio
@@ -101,6 +98,14 @@ SETTINGS = {
     "stop text": ("stop END OF IT", "stop", ("END OF IT",)),
     "stop json": (r'stop ["\n", "END"]', "stop", ("\n", "END")),
     "bias": ("logit_bias 3=-1.5 4=2", "logit_bias", {3: -1.5, 4: 2.0}),
+    "no bias": ("logit_bias none", "logit_bias", {}),
+    "alpha": ("alpha 0.5", "alpha", 0.5),
+    "alpha word": ("alpha dynamic", "alpha", "dynamic"),
+    "alpha range": ("alpha-low -1", "alpha_low", -1.0),
+    "every": ("alpha_every 0", "alpha_every", 0),
+    "weight": ("weight tuned=0.5", "weight", {"tuned": 0.5}),
+    "no weight": ("weight none", "weight", {}),
+    "filter": ("upscale_top_p 0.9", "upscale_top_p", 0.9),
 }
 
 
@@ -125,6 +130,14 @@ NONSENSE = {
     "stop json": ('/set stop ["a', "stop"),
     "stop numbers": ("/set stop [1]", "stop"),
     "bias": ("/set logit_bias 4", "logit_bias"),
+    "alpha": ("/set alpha fast", "alpha: 'fast' is not a number, or one of dynamic, grid"),
+    "alpha range": ("/set alpha_high -1", "alpha_high = -1.0 is not allowed"),
+    "weight": ("/set weight math=1", "weight = math=1 is not allowed; the experts are: tuned"),
+    "weight form": ("/set weight tuned", "weight: 'tuned' is not an expert and a number"),
+    "lambda": ("/set lambda 0.3", "lambda = 0.3 is not allowed; use it with two experts, not 1"),
+    "lambda form": ("/set lambda half", "lambda: 'half' is not a valid float"),
+    "filter": ("/set upscale_top_p 0", "upscale_top_p = 0.0 is not allowed"),
+    "trace": ("/set trace true", "unknown parameter 'trace'"),
     "command": ("/nonsense", "unknown command /nonsense"),
     "prefix": ("/s", "/system, /set, /show, /save, /stats"),
     "slash": ("/", "/help"),
@@ -199,8 +212,9 @@ def test_show_and_stats(chat: Chat) -> None:
     used = chat.session.conversation.context_tokens
     shown = say(chat, "/show")
     assert f"{used} of {CTX} tokens used" in shown
-    assert all(name in shown for name in (*GENERATION, *chat.session.model.files.values()))
+    assert all(name in shown for name in (*PARAMETERS, *chat.session.model.files.values()))
     assert "max_tokens          10  (set here)" in shown
+    assert "lambda              none\n" in shown
     stats = say(chat, "/stats")
     assert "2 replies, 20 tokens" in stats
     assert "mean alpha  1.000" in stats

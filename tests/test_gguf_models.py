@@ -22,9 +22,9 @@ class Model:
 
     def __init__(self, path: Path) -> None:
         lib.llama_backend_init()
-        self.model = lib.llama_model_load_from_file(
-            str(path).encode(), lib.llama_model_default_params()
-        )
+        of_model = lib.llama_model_default_params()
+        of_model.use_extra_bufts = False  # see eftlocal.llama.library.has_amx
+        self.model = lib.llama_model_load_from_file(str(path).encode(), of_model)
         parameters = lib.llama_context_default_params()
         parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = 256
         parameters.n_threads = parameters.n_threads_batch = 1

@@ -17,7 +17,7 @@ from eftlocal.llama import ContextSettings, LlamaContext, Weights
 from eftlocal.llama.library import lib, set_fields
 
 from .conftest import N_PADDING, N_VOCAB, Trio
-from .gguf_models import BOS, END, EOS
+from .gguf_models import BOS, END, EOS, ModelShape, write_gguf
 
 PROMPT = [BOS, *range(300, 340)]
 
@@ -55,6 +55,18 @@ def test_rows_do_not_depend_on_how_the_tokens_came(weights: Weights) -> None:
     np.testing.assert_allclose(rows, steps[-5:], atol=1e-3)
     np.testing.assert_allclose(detour.decode([Block(0, PROMPT[20:], 5)]), rows, atol=1e-3)
     assert whole.tokens(0) == single.tokens(0) == detour.tokens(0) == PROMPT
+
+
+@pytest.mark.parametrize("quantization", ["F16", "Q8_0", "Q4_0"])
+def test_quantised_weights_decode_blocks(tmp_path: Path, quantization: str) -> None:
+    """Whatever kernels llama.cpp has for this CPU, a batch and single steps agree."""
+    shape = ModelShape(n_vocab=N_VOCAB, quantization=quantization)
+    loaded = Weights(write_gguf(tmp_path / "model.gguf", shape))
+    whole, single = make(loaded), make(loaded)
+    rows = whole.decode([Block(0, PROMPT, 5)]).copy()
+    steps = [single.decode([Block(0, [token], 1)])[0].copy() for token in PROMPT]
+    np.testing.assert_allclose(rows, steps[-5:], atol=0.2)
+    loaded.close()
 
 
 def test_sequences_are_independent(weights: Weights) -> None:

@@ -11,8 +11,8 @@ import pytest
 from llama_cpp import Llama
 
 import eftlocal
+from eftlocal.distributions import Array64
 from eftlocal.errors import ContextFull, ModelFileError, PromptError, UsageError, VocabularyMismatch
-from eftlocal.fusion import Array64
 from eftlocal.sampling import Noise, sample
 
 from .conftest import N_VOCAB, SMALL, Trio
@@ -50,7 +50,15 @@ def rescore(trio: Trio, steps: Steps, alpha: float, exact: bool = False) -> Arra
     kernels = {"type_k": 0, "type_v": 0} if exact else {"flash_attn": True}
     rows = []
     for path in trio:
-        llama = Llama(str(path), n_ctx=512, logits_all=True, n_threads=1, verbose=False, **kernels)
+        llama = Llama(
+            str(path),
+            n_ctx=512,
+            logits_all=True,
+            n_threads=1,
+            n_threads_batch=1,
+            verbose=False,
+            **kernels,
+        )
         for tokens in steps:
             llama.eval(list(tokens))
         rows.append(np.array(llama.scores[: llama.n_tokens, :N_VOCAB], np.float64))

@@ -83,11 +83,11 @@ def test_the_signature_of_load_is_pinned() -> None:
 def test_the_fields_of_results_are_pinned() -> None:
     """Callers rely on these attributes."""
     assert fields("TokenEvent") == [
-        "token", "logprob", "alpha", "from_draft", "finish_reason", "top", "text",
+        "token", "logprob", "alpha", "from_draft", "finish_reason", "top", "trace", "text",
     ]  # fmt: skip
     assert fields("Completion") == [
-        "text", "tokens", "logprobs", "alphas", "prompt_tokens", "finish_reason", "context_full",
-        "timings",
+        "text", "tokens", "logprobs", "alphas", "traces", "prompt_tokens", "finish_reason",
+        "context_full", "timings",
     ]  # fmt: skip
     assert fields("Timings") == [
         "prompt_tokens", "cached_tokens", "prompt_seconds", "generated_tokens",

@@ -97,6 +97,62 @@ def test_every_field_of_an_entry(tmp_path: Path) -> None:
     )
 
 
+TWO = """
+base = { path = "b" }
+experts = [
+    { name = "math", tuned = { path = "m" }, reference = { path = "r" } },
+    { name = "code", tuned = { path = "c" }, reference = { path = "r" } },
+]
+"""
+
+
+def test_adapters_have_their_own_form(tmp_path: Path) -> None:
+    """A tuned model may be a LoRA adapter: a path, or any source, and a scale."""
+    forms = {
+        '{ lora = "a.gguf" }': Source(path=tmp_path / "a.gguf", scale=1.0),
+        '{ lora = { path = "a.gguf" }, scale = 0.5 }': Source(path=tmp_path / "a.gguf", scale=0.5),
+        '{ lora = { hf = "u/r", file = "f", evidence = "seen" }, scale = -2 }': Source(
+            hf="u/r", file="f", evidence="seen", scale=-2.0
+        ),
+    }
+    for form, source in forms.items():
+        entry = read(tmp_path, TRIO.replace('{ path = "/models/tuned.gguf" }', form))
+        assert entry.experts[0].tuned == source
+        assert isinstance(entry.experts[0].tuned.scale, float)
+        first, second = read(tmp_path, TWO.replace('{ path = "c" }', form)).experts
+        assert (first.tuned.scale, second.tuned) == (None, source)
+
+
+def test_weights_and_lambda_are_options(tmp_path: Path) -> None:
+    """Both may stand in the entry or in its sampling table, under the names outside Python."""
+    weighted = read(tmp_path, f"{TWO}\nweight = {{ code = 0.5 }}\nalpha = 'grid'")
+    assert GenerationOptions().updated(weighted.options) == GenerationOptions(
+        weight={"code": 0.5}, alpha="grid"
+    )
+    mixed = read(tmp_path, f"{TWO}\n[models.x.sampling]\nlambda = 0.3")
+    assert GenerationOptions().updated(mixed.options).lambda_ == 0.3
+
+
+@pytest.mark.parametrize(
+    ("lines", "neutral"),
+    [
+        ("", "none"),
+        ('prompt = "shared"', "none"),
+        ('prompt = "tuned-only"', "control"),
+        ('prompt = "tuned-only"\nneutral = "none"', "none"),
+        ('neutral = "control"', "control"),
+    ],
+)
+def test_neutral_follows_the_prompt(lines: str, neutral: str, tmp_path: Path) -> None:
+    """A base without the template says nothing of its markers, unless the entry wants it."""
+    assert read(tmp_path, f"{TRIO}\n{lines}").neutral == neutral
+
+
+def lora(form: str) -> str:
+    """An entry with an adapter of that form."""
+    return f"[models.x]\n{TRIO}".replace('{ path = "/models/tuned.gguf" }', form)
+
+
 MISTAKES = {
     "no TOML": ("x = = 1", "not valid TOML"),
     "no models": ("", "models: missing"),
@@ -172,6 +228,46 @@ MISTAKES = {
         'reference = { path = "r" }, weight = 1 }]',
         "models.x.experts[0].weight: unknown key",
     ),
+    "neutral": (
+        f'[models.x]\n{TRIO}\nneutral = "all"',
+        "neutral: 'all' is not allowed; use control",
+    ),
+    "scale without lora": (lora("{ scale = 1 }"), "models.x.tuned.lora: missing; use"),
+    "scale": (
+        lora('{ lora = "a", scale = "1" }'),
+        "models.x.tuned.scale: '1' is not allowed; use a",
+    ),
+    "scale nan": (lora('{ lora = "a", scale = nan }'), "models.x.tuned.scale: nan is not allowed"),
+    "scale truth": (lora('{ lora = "a", scale = true }'), "models.x.tuned.scale: True is not"),
+    "empty lora": (lora('{ lora = "" }'), "models.x.tuned.lora: '' is not allowed; use"),
+    "lora list": (lora("{ lora = [] }"), "models.x.tuned.lora: [] is not allowed; use"),
+    "lora without file": (lora('{ lora = { hf = "u/r" } }'), "models.x.tuned.lora: file missing"),
+    "lora and path": (
+        lora('{ lora = "a", path = "b" }'),
+        "models.x.tuned.path: unknown key; allowed: lora, scale",
+    ),
+    "lora as reference": (
+        f"[models.x]\n{TRIO}".replace('path = "../reference.gguf"', 'lora = "a"'),
+        "models.x.reference.lora: unknown key; allowed: path",
+    ),
+    "expert with a blank": (
+        '[models.x]\nbase = { path = "b" }\nexperts = [{ name = "my math" }]',
+        "models.x.experts[0].name: 'my math' is not allowed; use a name without blanks",
+    ),
+    "unknown weight": (
+        f"[models.x]\n{TWO}\nweight = {{ maths = 1 }}",
+        "models.x: weight = maths=1 is not allowed; the experts are: math, code",
+    ),
+    "weight no table": (f"[models.x]\n{TWO}\nweight = 1", "models.x: weight = 1 is not allowed"),
+    "lambda of one": (
+        f"[models.x]\n{TRIO}\n[models.x.sampling]\nlambda = 0.5",
+        "models.x: lambda = 0.5 is not allowed; use it with two experts, not 1 (tuned)",
+    ),
+    "weight and lambda": (
+        f"[models.x]\n{TWO}\nlambda = 0.5\n[models.x.sampling]\nweight = {{ math = 1 }}",
+        "models.x: lambda = 0.5 is not allowed; use either weight or lambda",
+    ),
+    "lambda_": (f"[models.x]\n{TWO}\nlambda_ = 0.5", "lambda_: unknown key; did you mean lambda?"),
     "one name twice": (
         '[models.x]\nbase = { path = "b" }\nexperts = ['
         '{ name = "n", tuned = { path = "t" }, reference = { path = "r" } }, { name = "n" }]',

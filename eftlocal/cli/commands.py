@@ -11,10 +11,11 @@ from pathlib import Path
 import click
 
 from ..errors import EftlocalError, UsageError
+from ..options import option_name
 from .controller import Chat, clipped
-from .options import GENERATION, ROLES, RUNTIME
 from .output import timing_lines
 from .state import write_chat
+from .tables import GENERATION, RUNTIME
 
 _KEYS = """Keys
   \"\"\"              begins and ends a message of several lines; pasted line ends do not send
@@ -133,15 +134,20 @@ def _set(chat: Chat, text: str) -> None:
     if name in RUNTIME:
         flag = "--" + name.replace("_", "-")
         raise UsageError(f"{name} is fixed while a model is loaded; start with {flag}")
-    if name not in GENERATION:
-        raise UsageError(f"unknown parameter {name!r}; known: {', '.join(GENERATION)}")
+    if name not in PARAMETERS:
+        raise UsageError(f"unknown parameter {name!r}; known: {', '.join(PARAMETERS)}")
+    field = PARAMETERS[name]
     if rest.strip():
-        chat.session.set_option(name, parse_value(name, rest.strip()))
-    chat.face.note(f"[{name} = {_shown(getattr(chat.session.settings, name))}]")
+        chat.session.set_option(field, parse_value(field, rest.strip()))
+    chat.face.note(f"[{name} = {_shown(getattr(chat.session.settings, field))}]")
 
 
 def parse_value(name: str, text: str) -> object:
     """Return the value of an option as `/set parameter` takes it; None stands for `default`.
+
+    Args:
+        name: a key of GENERATION.
+        text: what was typed.
 
     Raises:
         UsageError: if the text does not stand for a value of that option.
@@ -152,11 +158,12 @@ def parse_value(name: str, text: str) -> object:
         return _stop_strings(text)
     kind = GENERATION[name][0]
     try:
-        if name == "logit_bias":
-            return dict(kind.convert(part, None, None) for part in text.split())
+        if name in ("weight", "logit_bias"):
+            parts = [] if text == "none" else text.split()
+            return dict(kind.convert(part, None, None) for part in parts)
         return kind.convert(text, None, None)
     except click.BadParameter as error:
-        raise UsageError(f"{name}: {error.message.rstrip('.')}") from None
+        raise UsageError(f"{option_name(name)}: {error.message.rstrip('.')}") from None
 
 
 def _stop_strings(text: str) -> tuple[str, ...]:
@@ -173,10 +180,10 @@ def _stop_strings(text: str) -> tuple[str, ...]:
 def _shown(value: object) -> str:
     """Return an option's value as `/set parameter` would take it."""
     if isinstance(value, dict):
-        return " ".join(f"{token}={bias}" for token, bias in value.items()) or "none"
+        return " ".join(f"{key}={number}" for key, number in value.items()) or "none"
     if isinstance(value, tuple):
         return json.dumps(list(value), ensure_ascii=False) if value else "none"
-    return str(value)
+    return "none" if value is None else str(value)
 
 
 def _show(chat: Chat, _: str) -> None:
@@ -184,14 +191,15 @@ def _show(chat: Chat, _: str) -> None:
     settings, model = session.settings, session.model
     used = session.conversation.context_tokens
     used_text = f"{used:,} of {model.n_ctx:,} tokens used" if used else f"{model.n_ctx:,} tokens"
-    rows = [("model", model.name), *((f"  {role}", model.files[role]) for role in ROLES)]
+    rows = [("model", model.name), *((f"  {role}", path) for role, path in model.files.items())]
     rows += [("context", used_text), ("turns", str(len(session.conversation.turns)))]
     rows.append(("system", clipped(session.conversation.system) or "none"))
     rows += [("attached", f"{item.name} ({item.tokens:,} tokens)") for item in session.attachments]
-    for name in GENERATION:
-        mark = "  (set here)" if name in session.options else ""
-        rows.append((name, _shown(getattr(settings, name)) + mark))
-    chat.face.say("\n".join(f"{name:<20}{value}" for name, value in rows))
+    for name, field in PARAMETERS.items():
+        mark = "  (set here)" if field in session.options else ""
+        rows.append((name, _shown(getattr(settings, field)) + mark))
+    width = max(18, *(len(name) for name, _ in rows)) + 2
+    chat.face.say("\n".join(f"{name:<{width}}{value}" for name, value in rows))
 
 
 def _read(chat: Chat, text: str) -> None:
@@ -299,5 +307,8 @@ COMMANDS = {
     "/stats": Command("", "timings of the last reply and of the session", _stats),
     "/exit": Command("", "leave (also /bye and Ctrl-D)", _exit),
 }
+
+PARAMETERS = {option_name(field): field for field in GENERATION}
+"""What `/set parameter` calls an option -> its field of GenerationOptions."""
 
 ALIASES = {"/?": "/help", "/bye": "/exit", "/quit": "/exit"}

@@ -9,8 +9,8 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion, Path
 from prompt_toolkit.document import Document
 
 from ..errors import EftlocalError
-from .commands import COMMANDS
-from .options import GENERATION
+from .commands import COMMANDS, PARAMETERS
+from .tables import GENERATION
 
 if TYPE_CHECKING:
     from .session import Session
@@ -58,8 +58,14 @@ class SlashCompleter(Completer):
         if len(words) == 2 and words[0] == "parameter":
             settings = self._session.settings
             return {
-                name: f"{getattr(settings, name)}: {text}" for name, (_, text) in GENERATION.items()
+                name: f"{getattr(settings, field)}: {GENERATION[field][1]}"
+                for name, field in PARAMETERS.items()
             }
+        if words[0] == "parameter" and words[1] == "weight":
+            return dict.fromkeys((f"{name}=" for name in self._session.model.experts), "an expert")
+        if len(words) == 3 and words[0] == "parameter" and words[1] in PARAMETERS:
+            kind = GENERATION[PARAMETERS[words[1]]][0]
+            return dict.fromkeys((*getattr(kind, "words", ()), "default"), "")
         return {}
 
     def _entries(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +17,25 @@ import click
 from click.core import ParameterSource
 
 from ..errors import UsageError
-from ..options import GenerationOptions, RuntimeOptions
-from ..registry import DEFAULT_ENTRY
-from .types import EntryName, ParamType, StopText, TokenBias, WordOrCount
+from ..experts import expert_names, references_for, resolve_weights
+from ..options import GenerationOptions, RuntimeOptions, option_name
+from ..registry import DEFAULT_ENTRY, load_registry
+from .tables import GENERATION, ROLE_HELP, RUNTIME, SEVERAL, SWITCH
+from .types import EntryName, ParamType
 
 if TYPE_CHECKING:
     from .. import FusedModel
 
-ROLES = ("base", "tuned", "reference")
+Files = Mapping[str, str | list[str]]
+"""Role -> path of a GGUF; with several experts `tuned` has a list, and `reference` may."""
 
+_CLICK_TYPES = (
+    type(click.FLOAT),
+    type(click.INT),
+    type(click.STRING),
+    type(click.BOOL),
+    click.Choice,
+)
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -36,7 +46,7 @@ class Arguments:
     Attributes:
         entry: the model entry, None where files are given or nothing is.
         models: the user's models.toml.
-        files: role -> path of a GGUF; empty, or all three roles.
+        files: the models as files; empty, or all three roles.
         runtime, generation: changes to RuntimeOptions and GenerationOptions.
         verbose: 1 shows timings on stderr, 2 llama.cpp's own log too.
         color: "auto", "on" or "off".
@@ -44,7 +54,7 @@ class Arguments:
 
     entry: str | None
     models: Path | None
-    files: dict[str, str]
+    files: Files
     runtime: dict[str, Any]
     generation: dict[str, Any]
     verbose: int
@@ -58,57 +68,48 @@ class Arguments:
     @property
     def label(self) -> str:
         """What to call the model before it is loaded."""
-        return Path(self.files["base"]).name if self.files else self.entry or DEFAULT_ENTRY
+        return Path(str(self.files["base"])).name if self.files else self.entry or DEFAULT_ENTRY
+
+    def check(self) -> None:
+        """Check, before anything is loaded, that the weights fit the experts.
+
+        Raises:
+            UsageError: naming the experts.
+            RegistryError: where there is no such entry.
+        """
+        options = GenerationOptions()
+        if self.files:
+            experts = expert_names(listed(self.files["tuned"]))
+        else:
+            entry = load_registry(self.models).find(self.entry or DEFAULT_ENTRY)
+            experts = tuple(expert.name for expert in entry.experts)
+            options = options.updated(entry.options)
+        resolve_weights(experts, options.updated(self.generation))
 
     def load(self, progress: Callable[[float], None] | None = None) -> FusedModel:
-        """Load the models; options of a generation are left to each call."""
+        """Load the models; options of a generation are left to each call.
+
+        Raises:
+            EftlocalError: as `check` and `eftlocal.load` do.
+        """
         import eftlocal
 
+        self.check()
         entry = None if self.files else self.entry or DEFAULT_ENTRY
+        files: dict[str, Any] = dict(self.files)
         return eftlocal.load(
             entry,
             models=self.models,
             progress=progress,
             verbose=self.verbose > 1,
-            **self.files,
+            **files,
             **self.runtime,
         )
 
 
-_LAYERS = WordOrCount("auto", "all")
-_SWITCH = click.Choice(["auto", "on", "off"])
-
-GENERATION: dict[str, tuple[ParamType, str]] = {
-    "alpha": (click.FLOAT, "Strength of the tuned behaviour; 0 is the base alone."),
-    "draft": (WordOrCount("off"), "Most tokens drafted per round (2 to 16), or off."),
-    "temperature": (click.FLOAT, "0 always takes the likeliest token, 1 samples freely."),
-    "top_p": (click.FLOAT, "Sample from the likeliest tokens with this total probability."),
-    "top_k": (click.INT, "Sample from this many likeliest tokens; 0 is off."),
-    "min_p": (click.FLOAT, "Drop tokens less likely than this times the likeliest."),
-    "repetition_penalty": (click.FLOAT, "Above 1: makes tokens of the completion less likely."),
-    "presence_penalty": (click.FLOAT, "Subtracted from logits of tokens that occurred."),
-    "frequency_penalty": (click.FLOAT, "Subtracted once for every time that a token occurred."),
-    "logit_bias": (TokenBias(), "Add BIAS to the logit of a token; repeatable."),
-    "seed": (click.INT, "Same seed and settings, same text; see --temperature."),
-    "max_tokens": (click.INT, "End after this many tokens; 0 is no limit."),
-    "stop": (StopText(), "End before this text; repeatable."),
-}
-"""Field of GenerationOptions -> (type, help) of its option; `/set parameter` uses them too."""
-
-RUNTIME: dict[str, tuple[ParamType, str]] = {
-    "ctx": (click.INT, "Context length in tokens; 0 takes what the models were trained for."),
-    "gpu_layers": (_LAYERS, "Layers that go to a GPU."),
-    "base_gpu_layers": (_LAYERS, "The same for the base only."),
-    "tuned_gpu_layers": (_LAYERS, "The same for the tuned model only."),
-    "reference_gpu_layers": (_LAYERS, "The same for the reference only."),
-    "threads": (click.INT, "CPU threads; 0 takes the cores that this process may use."),
-    "batch": (click.INT, "Prompt tokens evaluated per call."),
-    "flash_attention": (_SWITCH, "Flash attention."),
-    "cache_type": (click.STRING, "Type of the KV cache, such as f16 or q8_0."),
-    "mmap": (_SWITCH, "Map model files instead of reading them."),
-    "mlock": (click.BOOL, "Keep weights in RAM."),
-}
-"""Field of RuntimeOptions -> (type, help) of its option."""
+def listed(files: str | list[str]) -> list[str]:
+    """The files of a role as a list."""
+    return [files] if isinstance(files, str) else files
 
 
 class SectionOption(click.Option):
@@ -164,12 +165,12 @@ def _declarations() -> list[Decorator]:
         option("--models", "models", type=click.Path(), metavar="FILE", section="Model",
                help="Read model entries from this models.toml too."),
     ]  # fmt: skip
-    for role in ROLES:
-        text = f"The {role} model as a GGUF, instead of an entry."
-        path = click.Path()
+    for role, text in ROLE_HELP.items():
+        path, several = click.Path(), role != "base"
         declared.append(
-            option(f"--{role}", role, type=path, metavar="FILE", section="Model", help=text)
-        )
+            option(f"--{role}", role, type=path, metavar="FILE", section="Model", help=text,
+                   multiple=several)
+        )  # fmt: skip
     declared += [
         _field_option(GenerationOptions(), name, kind, text, "Generation")
         for name, (kind, text) in GENERATION.items()
@@ -181,7 +182,7 @@ def _declarations() -> list[Decorator]:
     declared += [
         option("--verbose", count=True,
                help="Show timings on stderr; given twice, llama.cpp's log too."),
-        option("--color", type=_SWITCH, default="auto",
+        option("--color", type=SWITCH, default="auto",
                help="Colours; auto follows the terminal and NO_COLOR."),
     ]  # fmt: skip
     return declared
@@ -192,13 +193,13 @@ def _field_option(
 ) -> Decorator:
     """Declare the option of one field; its help shows the default that the dataclass states."""
     default = getattr(defaults, name)
-    several = name in ("stop", "logit_bias")
+    several = name in SEVERAL
     if not several and default is not None:
         text += f"  [default: {str(default).lower()}]"
-    flag = "--" + name.replace("_", "-")
+    flag = "--" + option_name(name).replace("_", "-")
     if kind is click.BOOL:
         return option(f"{flag}/--no-{flag[2:]}", name, section=section, help=text, default=None)
-    own = isinstance(kind, WordOrCount | TokenBias | StopText)
+    own = not isinstance(kind, _CLICK_TYPES)
     metavar = kind.name if own else None
     return option(
         flag, name, section=section, help=text, type=kind, multiple=several, metavar=metavar
@@ -207,17 +208,7 @@ def _field_option(
 
 def _gather(context: click.Context, given: dict[str, Any]) -> Arguments:
     """Move the shared parameters out of `given` and check them together."""
-    files = {role: given.pop(role) for role in ROLES}
-    files = {role: path for role, path in files.items() if path is not None}
-    entry = given.pop("entry")
-    if entry and files:
-        by_hand = [name for name in ("entry", *files) if _on_command_line(context, name)]
-        if ("entry" in by_hand and len(by_hand) > 1) or not by_hand:
-            raise UsageError("give --model, or --base, --tuned and --reference, not both")
-        entry, files = (entry, {}) if "entry" in by_hand else (None, files)
-    if files and len(files) < len(ROLES):
-        missing = " and ".join(f"--{role}" for role in ROLES if role not in files)
-        raise UsageError(f"{missing} missing: a model is a base, a tuned and a reference file")
+    entry, files = _chosen(context, given)
     arguments = Arguments(
         entry=entry,
         models=_path(given.pop("models")),
@@ -227,12 +218,36 @@ def _gather(context: click.Context, given: dict[str, Any]) -> Arguments:
         verbose=given.pop("verbose"),
         color=given.pop("color"),
     )
-    if "logit_bias" in arguments.generation:
-        arguments.generation["logit_bias"] = dict(arguments.generation["logit_bias"])
+    for name in ("weight", "logit_bias"):
+        if name in arguments.generation:
+            arguments.generation[name] = dict(arguments.generation[name])
     # Wrong values are reported before anything is loaded.
     RuntimeOptions().updated(arguments.runtime)
     GenerationOptions().updated(arguments.generation)
     return arguments
+
+
+def _chosen(context: click.Context, given: dict[str, Any]) -> tuple[str | None, Files]:
+    """Return the entry or the files that were named; flags win over the environment."""
+    entry = given.pop("entry")
+    named = {role: given.pop(role) for role in ROLE_HELP}
+    named = {role: paths for role, paths in named.items() if paths}
+    if entry and named:
+        by_hand = [name for name in ("entry", *named) if _on_command_line(context, name)]
+        if ("entry" in by_hand and len(by_hand) > 1) or not by_hand:
+            raise UsageError("give --model, or --base, --tuned and --reference, not both")
+        entry, named = (entry, {}) if "entry" in by_hand else (None, named)
+    if not named:
+        return entry, {}
+    missing = " and ".join(f"--{role}" for role in ROLE_HELP if role not in named)
+    if missing:
+        raise UsageError(f"{missing} missing: a model is a base, a tuned and a reference file")
+    references_for(named["tuned"], named["reference"])
+    files: dict[str, str | list[str]] = {"base": named["base"]}
+    for role in ("tuned", "reference"):
+        paths = named[role]
+        files[role] = paths[0] if len(paths) == 1 else list(paths)
+    return entry, files
 
 
 def _pop_given(given: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EftlocalError, UsageError
+from ..experts import resolve_weights
 from .conversation import Conversation, Turn
-from .options import Arguments
+from .options import Arguments, listed
 from .state import SavedChat, autosave_file, read_chat, read_text, write_chat
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ Deliver = Callable[[StartStream], "Completion"]
 LoadModel = Callable[[Arguments], "FusedModel"]
 """Loads the model that the arguments name, with whatever is shown meanwhile."""
 
+_WEIGHTS = ("weight", "lambda_")
 _REGENERATION_STRIDE = 1_000_003
 
 
@@ -166,13 +168,16 @@ class Session:
     def set_option(self, name: str, value: Any) -> None:
         """Set a generation option for the replies to come; None goes back to the entry's.
 
+        A weight takes the place of a lambda, and the other way round.
+
         Raises:
             UsageError: if the value is not allowed; nothing changes then.
         """
-        changed = {key: old for key, old in self.options.items() if key != name}
+        replaced = _WEIGHTS if name in _WEIGHTS else (name,)
+        changed = {key: old for key, old in self.options.items() if key not in replaced}
         if value is not None:
             changed[name] = value
-        self.model.options.updated(changed)
+        resolve_weights(self.model.experts, self.model.options.updated(changed))
         self.options = changed
 
     def attach(self, path: Path) -> Attachment:
@@ -194,7 +199,10 @@ class Session:
 
     def saved(self) -> SavedChat:
         """Return what a file of this conversation holds."""
-        files = {role: str(Path(path).resolve()) for role, path in self.arguments.files.items()}
+        files: dict[str, str | list[str]] = {}
+        for role, paths in self.arguments.files.items():
+            resolved = [str(Path(path).resolve()) for path in listed(paths)]
+            files[role] = resolved[0] if isinstance(paths, str) else resolved
         entry = None if files else self.model.name
         return SavedChat(self.conversation, entry, files, self.options)
 
@@ -221,7 +229,7 @@ class Session:
         """
         chat = read_chat(path)
         try:
-            self.model.options.updated(chat.options)
+            resolve_weights(self.model.experts, self.model.options.updated(chat.options))
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from None
         self._begin(chat.conversation)
@@ -233,15 +241,15 @@ class Session:
         """Load another model entry and keep the conversation; the old one stays if that fails.
 
         Raises:
-            EftlocalError: if the entry is unknown or does not load.
+            EftlocalError: if the entry is unknown, does not load, or does not have the experts
+                that options set by hand name.
         """
-        from ..registry import load_registry
-
-        load_registry(self.arguments.models).find(entry)
         before = self.arguments
+        wanted = replace(before, entry=entry, files={}, generation=self.options)
+        wanted.check()
         # Memory for two models may not be there, so the old one goes first.
         self.model.close()
-        self.arguments = replace(before, entry=entry, files={})
+        self.arguments = wanted
         try:
             self.model = self.load_model(self.arguments)
         except (EftlocalError, KeyboardInterrupt):

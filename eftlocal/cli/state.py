@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..options import option_name
 from .conversation import Conversation
+from .options import Files
+from .tables import GENERATION
 
 KEPT_CHATS = 50
 """Autosaved conversations that are kept; older ones are deleted."""
+
+_FIELDS = {option_name(field): field for field in GENERATION}
 
 LARGEST_FILE = 16 << 20
 """Bytes of a file that /load and /read accept."""
@@ -26,14 +31,14 @@ class SavedChat:
 
     Attributes:
         entry: the model entry, or None.
-        files: role -> path where the models were given as files.
+        files: the models where they were given as files.
         options: generation options that were set, as /set parameter or the command line did.
         unanswered: a last user message without a reply.
     """
 
     conversation: Conversation
     entry: str | None = None
-    files: dict[str, str] = field(default_factory=dict)
+    files: Files = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     unanswered: str = ""
 
@@ -101,11 +106,11 @@ def write_chat(path: Path, chat: SavedChat) -> None:
     Raises:
         OSError: where it cannot be written.
     """
-    content: dict[str, Any] = {"model": chat.entry, "files": chat.files, "options": chat.options}
+    options = {option_name(name): value for name, value in chat.options.items()}
+    if "logit_bias" in options:  # JSON has no integer keys
+        options["logit_bias"] = {str(t): bias for t, bias in options["logit_bias"].items()}
+    content: dict[str, Any] = {"model": chat.entry, "files": chat.files, "options": options}
     content = {key: value for key, value in content.items() if value}
-    if "logit_bias" in chat.options:  # JSON has no integer keys
-        biases = {str(token): bias for token, bias in chat.options["logit_bias"].items()}
-        content["options"] = {**chat.options, "logit_bias": biases}
     content = {**chat.conversation.to_json(), **content}
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -130,7 +135,7 @@ def read_chat(path: Path) -> SavedChat:
         conversation, unanswered = Conversation.from_json(content)
         entry, files, options = (content.get(key) for key in ("model", "files", "options"))
         _check_fields(entry, files or {}, options or {})
-        options = dict(options or {})
+        options = {_FIELDS.get(name, name): value for name, value in (options or {}).items()}
         if "logit_bias" in options:
             options["logit_bias"] = {int(token): b for token, b in options["logit_bias"].items()}
     except (UsageError, RecursionError) as error:
@@ -143,12 +148,19 @@ def read_chat(path: Path) -> SavedChat:
 def _check_fields(entry: object, files: object, options: object) -> None:
     if not (entry is None or isinstance(entry, str)):
         raise UsageError("model is not a name")
-    if not isinstance(files, dict) or not all(isinstance(path, str) for path in files.values()):
+    if not isinstance(files, dict) or not all(map(_is_paths, files.values())):
         raise UsageError("files are not paths")
-    if files and set(files) != {"base", "tuned", "reference"}:
+    if files and (set(files) != {"base", "tuned", "reference"} or isinstance(files["base"], list)):
         raise UsageError("files are not those of base, tuned and reference")
     if not isinstance(options, dict) or not isinstance(options.get("logit_bias", {}), dict):
         raise UsageError("options or their logit_bias are not an object")
+
+
+def _is_paths(value: object) -> bool:
+    """Whether it is a path, or a list of at least one."""
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(path, str) for path in value)
+    return isinstance(value, str)
 
 
 def read_text(path: Path) -> str:

@@ -43,6 +43,49 @@ class WordOrCount(ParamType):
         return [CompletionItem(word) for word in self.words if word.startswith(incomplete)]
 
 
+class WordOrNumber(ParamType):
+    """One of a few words, or a number."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+        self.name = "X|WORD"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | float:
+        """Return the word, or the number that the text stands for."""
+        if value in self.words or isinstance(value, float):
+            return value  # type: ignore[no-any-return]
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number, or one of {', '.join(self.words)}", param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Complete the words."""
+        return [CompletionItem(word) for word in self.words if word.startswith(incomplete)]
+
+
+class ExpertWeight(ParamType):
+    """`NAME=W`: the name of an expert and the weight of its delta."""
+
+    name = "NAME=W"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, float]:
+        """Return (name, weight)."""
+        if isinstance(value, tuple):
+            return value
+        name, _, weight = value.partition("=")
+        try:
+            return name, float(weight)
+        except ValueError:
+            self.fail(f"{value!r} is not an expert and a number, such as math=0.5", param, ctx)
+
+
 class TokenBias(ParamType):
     """`ID=BIAS`: a token id and the number added to its logit."""
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..context import Block, Rows
 from ..errors import BackendError, ContextFull
+from .adapter import Adapter
 from .library import collected_errors, lib, reason, set_fields
 from .weights import Weights
 
@@ -44,12 +45,25 @@ class ContextSettings:
 class LlamaContext:
     """One KV cache over some weights; implements `context.Context`.
 
+    Args:
+        weights: of the model.
+        settings: sizes.
+        adapter: made for these weights; changes what the model says in this context only.
+        scale: multiplier of what the adapter adds.
+
     Raises:
         BackendError: where llama.cpp cannot create it, mostly for want of memory.
     """
 
-    def __init__(self, weights: Weights, settings: ContextSettings) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        settings: ContextSettings,
+        adapter: Adapter | None = None,
+        scale: float = 1.0,
+    ) -> None:
         self.weights = weights
+        self.adapter = adapter
         self.n_vocab = weights.vocabulary.n_vocab
         self.n_sequences = settings.n_sequences
         self.n_batch = max(settings.batch, settings.n_rows)
@@ -89,6 +103,16 @@ class LlamaContext:
         self._make_batch()
         weights.contexts.add(self)
         self._finalizer = weakref.finalize(self, lib.llama_free, self._context)
+        if adapter is not None:
+            self._use(adapter, scale)
+
+    def _use(self, adapter: Adapter, scale: float) -> None:
+        """Let the adapter take part in every decode to come."""
+        handles = (lib.llama_adapter_lora_p_ctypes * 1)(adapter.handle)
+        scales = (ctypes.c_float * 1)(scale)
+        if lib.llama_set_adapters_lora(self._context, handles, 1, scales) != 0:
+            self.close()
+            raise BackendError(f"{adapter.path}: llama.cpp cannot use this adapter in a context")
 
     def _make_batch(self) -> None:
         """One llama_batch over arrays of our own, allocated once and filled through NumPy."""

@@ -12,7 +12,7 @@ from llama_cpp import __version__ as llama_cpp_version
 
 from ..errors import BackendError
 
-__all__ = ["collected_errors", "lib", "reason", "set_fields", "supports_gpu"]
+__all__ = ["collected_errors", "has_amx", "lib", "reason", "set_fields", "supports_gpu"]
 
 logger = logging.getLogger("eftlocal.llama")
 
@@ -70,6 +70,15 @@ def set_fields(struct: ctypes.Structure, **values: object) -> None:
 def supports_gpu() -> bool:
     """Whether the installed llama.cpp can offload layers to a GPU."""
     return bool(lib.llama_supports_gpu_offload())
+
+
+def has_amx() -> bool:
+    """Whether llama.cpp would use AMX tiles, with which many builds crash in their first decode.
+
+    The tile configuration is lost to the optimiser, or not permitted in worker threads
+    (llama.cpp's pull request 26954).
+    """
+    return b"AMX_INT8 = 1" in lib.llama_print_system_info()
 
 
 def reason(otherwise: str, errors: Sequence[str]) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import BackendError, ModelFileError, UsageError
+from ..errors import BackendError, ModelFileError, UsageError, VocabularyMismatch
 from .library import lib
 
 
@@ -49,6 +50,11 @@ class Vocabulary:
         get, vocab = lib.llama_vocab_get_text, self._vocab
         return [get(vocab, token) for token in range(self.n_tokens)]
 
+    def control_tokens(self) -> frozenset[int]:
+        """Ids of all markers; looks at every token."""
+        is_control = lib.llama_vocab_is_control
+        return frozenset(i for i in range(self.n_tokens) if is_control(self._vocab, i))
+
     def is_control(self, token: int) -> bool:
         """Whether the token is a marker, not text."""
         return bool(lib.llama_vocab_is_control(self._vocab, token))
@@ -87,3 +93,34 @@ class Vocabulary:
                 return buffer.raw[:count]
             size = -count
         raise BackendError(f"{self.path}: token {token} has no text")
+
+
+def check_vocabularies(vocabularies: Sequence[Vocabulary]) -> int:
+    """The common number of ids, where every id means the same in all vocabularies.
+
+    Raises:
+        VocabularyMismatch: naming the first token that differs, and the files.
+    """
+    first = vocabularies[0]
+    tokens = first.raw_tokens()
+    for other in {id(v): v for v in vocabularies[1:] if v is not first}.values():
+        if other.type != first.type:
+            raise VocabularyMismatch(
+                f"{first.path} and {other.path} have different kinds of tokenizers; "
+                "base, tuned and reference must come from one family"
+            )
+        others = other.raw_tokens()
+        if others == tokens:
+            continue
+        pairs = enumerate(zip(tokens, others, strict=False))
+        place = next((i for i, (a, b) in pairs if a != b), min(len(tokens), len(others)))
+        mine, theirs = _token_at(tokens, place), _token_at(others, place)
+        raise VocabularyMismatch(
+            f"token {place} is {mine} in {first.path} but {theirs} in {other.path}; "
+            "base, tuned and reference must share one vocabulary"
+        )
+    return first.n_tokens
+
+
+def _token_at(tokens: list[bytes], place: int) -> str:
+    return repr(tokens[place].decode("utf-8", "replace")) if place < len(tokens) else "missing"

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ModelFileError
-from .library import collected_errors, lib, reason, set_fields, supports_gpu
+from .library import collected_errors, has_amx, lib, reason, set_fields, supports_gpu
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from .adapter import Adapter
     from .context import LlamaContext
 
 
@@ -28,6 +29,12 @@ class WeightsSettings:
 class Weights:
     """The tensors and vocabulary of one GGUF file, shared by any number of contexts.
 
+    Attributes:
+        contexts, adapters: made from these weights; freed before them.
+        n_bytes: of all tensors.
+        n_ctx_train: the context length that the model was trained for.
+        can_rewind: whether its caches can drop their last tokens.
+
     Raises:
         ModelFileError: where the file is missing or llama.cpp cannot load it.
     """
@@ -39,12 +46,14 @@ class Weights:
         progress: Callable[[float], None] | None = None,
     ) -> None:
         self.path = path
-        _check_file(path)
+        check_file(path)
         params = lib.llama_model_default_params()
         layers = -1 if settings.gpu_layers in ("auto", "all") else int(settings.gpu_layers)
         # Weights that are repacked for the CPU would be held twice if they were mapped as well.
         on_gpu = supports_gpu() and layers != 0
-        mapped = settings.mmap == "on" or (settings.mmap == "auto" and on_gpu)
+        repack = not has_amx()
+        once = on_gpu or not repack
+        mapped = settings.mmap == "on" or (settings.mmap == "auto" and once)
         mode = 2 * int(settings.mlock) + int(mapped)
         interrupted: list[BaseException] = []
 
@@ -57,7 +66,8 @@ class Weights:
                 interrupted.append(error)
             return not interrupted
 
-        set_fields(params, n_gpu_layers=layers, load_mode=mode, progress_callback=report)
+        set_fields(params, n_gpu_layers=layers, load_mode=mode, use_extra_bufts=repack)
+        set_fields(params, progress_callback=report)
         with collected_errors() as errors:
             self.model = lib.llama_model_load_from_file(str(path).encode(), params)
         if interrupted:
@@ -67,6 +77,7 @@ class Weights:
         if not self.model:
             raise ModelFileError(f"{path}: {reason('llama.cpp cannot load this file', errors)}")
         self.contexts: weakref.WeakSet[LlamaContext] = weakref.WeakSet()
+        self.adapters: weakref.WeakSet[Adapter] = weakref.WeakSet()
         self._finalizer = weakref.finalize(self, lib.llama_model_free, self.model)
         self.n_bytes = int(lib.llama_model_size(self.model))
         self.n_ctx_train = int(lib.llama_model_n_ctx_train(self.model))
@@ -81,13 +92,20 @@ class Weights:
         return template.decode("utf-8", "replace") if template else None
 
     def close(self) -> None:
-        """Free the contexts made from these weights, then the weights."""
+        """Free the contexts made from these weights, their adapters, then the weights."""
         for context in list(self.contexts):
             context.close()
+        for adapter in list(self.adapters):
+            adapter.close()
         self._finalizer()
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Refuse what is no GGUF file before llama.cpp sees it.
+
+    Raises:
+        ModelFileError: where the file is missing, cannot be read, or begins with other bytes.
+    """
     if not path.exists():
         raise ModelFileError(f"{path}: no such file")
     if not path.is_file():
