@@ -17,13 +17,16 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from .context import Block
+from .diagnostics import Trace, diagnose
+from .distributions import Array, log_sum_exp
 from .ensemble import Ensemble
 from .errors import UsageError
-from .fusion import Array, FusionSettings, fuse, log_sum_exp
+from .fusion import FusionSettings, fuse
 from .generation import Generation, Request, TokenEvent
 from .sampling import Noise, adjust, largest, sample
 
@@ -41,17 +44,31 @@ class _Draft:
     noises: list[Noise] = field(default_factory=list)
 
 
+class _Decision(NamedTuple):
+    """A decided token, its row (V,) of logits, their log-sum-exp, and what alpha was."""
+
+    row: Array
+    log_z: float
+    token: int
+    alpha: tuple[float, ...]
+    trace: Trace | None
+
+
 class Engine:
     """Runs generations over one ensemble.
 
     Args:
         ensemble: contexts in step.
         eog: ids that end a generation (the union over the models).
+        neutral: ids for which base and reference count as equal, so that tuned alone decides.
     """
 
-    def __init__(self, ensemble: Ensemble, eog: frozenset[int]) -> None:
+    def __init__(
+        self, ensemble: Ensemble, eog: frozenset[int], neutral: frozenset[int] = frozenset()
+    ) -> None:
         self.ensemble = ensemble
         self.eog = eog
+        self._neutral = np.array(sorted(neutral), np.intp) if neutral else None
         self._waiting: deque[Generation] = deque()
         self._running: list[Generation] = []
         self._last_used = [0.0] * ensemble.n_sequences
@@ -69,7 +86,15 @@ class Engine:
                 raise UsageError("the prompt is empty; give at least one token")
             if min(prompt) < 0 or max(prompt) >= self.ensemble.n_vocab:
                 raise UsageError(f"prompt token ids must be 0 to {self.ensemble.n_vocab - 1}")
-        generation = Generation(request, self.ensemble.check_room(request.prompts))
+        options = request.options
+        fusion = FusionSettings(
+            options.alpha,
+            request.weights,
+            options.alpha_low,
+            options.alpha_high,
+            options.upscale_top_p,
+        )
+        generation = Generation(request, self.ensemble.check_room(request.prompts), fusion)
         self._waiting.append(generation)
         return generation
 
@@ -236,14 +261,18 @@ class Engine:
     def _decide(self, draft: _Draft, j: int, rows: Sequence[Array]) -> TokenEvent:
         """Phase 3: fuse and sample one row (rows: (1, V) per context), and emit the token."""
         generation, roles = draft.generation, self.ensemble.roles
-        request, options = generation.request, generation.request.options
+        options = generation.request.options
         base = rows[roles.base]
+        tuned = [rows[tuned] for tuned, _ in roles.experts]
+        reference = [rows[reference] for _, reference in roles.experts]
         fused = fuse(
             base,
-            [rows[tuned] for tuned, _ in roles.experts],
-            [rows[reference] for _, reference in roles.experts],
-            FusionSettings(options.alpha, request.weights),
+            tuned,
+            reference,
+            generation.fusion,
             out=self._row,
+            held=generation.alpha_to_use,
+            neutral=self._neutral,
         )
         row, log_z = fused.logits[0], float(fused.log_z[0])
         shift = 0.0
@@ -251,13 +280,17 @@ class Engine:
             shift = float(log_sum_exp(base)[0]) - log_z
         adjusted = adjust(row, options, generation.counts, shift)
         token = sample(adjusted, options, draft.noises[j], log_z if adjusted is row else None)
-        return self._emit(draft, j, row, log_z, token, tuple(fused.alpha[0].tolist()))
+        generation.held = alpha = tuple(fused.alpha[0].tolist())
+        trace = None
+        if options.trace:
+            experts = [t[0] for t in tuned], [q[0] for q in reference]
+            trace = diagnose(base[0], *experts, row, alpha, token)
+        return self._emit(draft, j, _Decision(row, log_z, token, alpha, trace))
 
-    def _emit(
-        self, draft: _Draft, j: int, row: Array, log_z: float, token: int, alpha: tuple[float, ...]
-    ) -> TokenEvent:
+    def _emit(self, draft: _Draft, j: int, decision: _Decision) -> TokenEvent:
         generation = draft.generation
         request = generation.request
+        row, log_z, token, alpha, trace = decision
         accepted = token in draft.tokens[j : j + 1]
         if j == 0:
             generation.rounds += 1
@@ -275,7 +308,7 @@ class Engine:
             reason = "length"
         n_top = request.options.top_logprobs
         top = _likeliest(row, log_z, n_top) if n_top else ()
-        event = TokenEvent(token, float(row[token]) - log_z, alpha, accepted, reason, top)
+        event = TokenEvent(token, float(row[token]) - log_z, alpha, accepted, reason, top, trace)
         stopped = request.on_token is not None and request.on_token(event)
         generation.finish_reason = "stop" if stopped else reason
         return event

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from .diagnostics import Trace
+from .fusion import FusionSettings
 from .options import GenerationOptions
 
 
@@ -21,6 +23,7 @@ class TokenEvent:
         from_draft: whether the drafter had proposed it.
         finish_reason: on the last event "stop" or "length", else None.
         top: the likeliest (id, logprob) pairs, likeliest first, where asked for.
+        trace: the distributions it came from, where asked for.
         text: what the event adds to the text; filled in where tokens become text.
     """
 
@@ -30,6 +33,7 @@ class TokenEvent:
     from_draft: bool = False
     finish_reason: str | None = None
     top: tuple[tuple[int, float], ...] = ()
+    trace: Trace | None = None
     text: str = ""
 
 
@@ -40,7 +44,7 @@ class Request:
     Attributes:
         prompts: one per context of the ensemble, at least one token each.
         options: fusion, sampler, length; `stop` is the business of `on_token`.
-        weights: one weight per expert.
+        weights: one weight per expert; None where the user gave none.
         choice: distinguishes completions of one prompt and seed.
         on_token: called for each event inside the round; True ends the generation there.
         on_prefill: called with (done, total) prompt tokens of the base, before the first and after
@@ -49,7 +53,7 @@ class Request:
 
     prompts: tuple[tuple[int, ...], ...]
     options: GenerationOptions
-    weights: tuple[float, ...] = (1.0,)
+    weights: tuple[float, ...] | None = None
     choice: int = 0
     on_token: Callable[[TokenEvent], bool] | None = None
     on_prefill: Callable[[int, int], None] | None = None
@@ -73,6 +77,8 @@ class Generation:
     Attributes:
         request: what was asked for.
         room: tokens that the contexts can take beyond the prompt.
+        fusion: how its rows are fused.
+        held: the alpha that was searched last, what each delta is multiplied with.
         tokens: what has been emitted.
         counts: how often each emitted token occurred.
         last: per context, the token that the next round feeds; empty while the prompt is read.
@@ -85,6 +91,8 @@ class Generation:
 
     request: Request
     room: int
+    fusion: FusionSettings
+    held: tuple[float, ...] | None = None
     tokens: list[int] = field(default_factory=list)
     counts: Counter[int] = field(default_factory=Counter)
     last: list[int] = field(default_factory=list)
@@ -96,6 +104,14 @@ class Generation:
     drafted: int = 0
     accepted: int = 0
     times: Times = field(default_factory=Times)
+
+    @property
+    def alpha_to_use(self) -> tuple[float, ...] | None:
+        """The held alpha, or None where one is to be searched for the next token (or is fixed)."""
+        every = self.request.options.alpha_every
+        index = len(self.tokens)
+        due = index % every == 0 if every else index == 0
+        return None if due or not isinstance(self.fusion.alpha, str) else self.held
 
     @property
     def limit(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from .engine import Engine
 from .errors import PromptError, UsageError
+from .experts import resolve_weights
 from .generation import Request
 from .llama import Weights
 from .options import GenerationOptions, RuntimeOptions
@@ -30,7 +31,7 @@ class Parts:
         files: role -> path.
         styles: per context, "template" or "plain".
         tuned: the weights whose chat template and vocabulary are used.
-        expert_weights: one weight per expert.
+        experts: the names of the experts.
         load_seconds: how long loading took.
     """
 
@@ -40,7 +41,7 @@ class Parts:
     files: Mapping[str, str]
     styles: tuple[str, ...]
     tuned: Weights
-    expert_weights: tuple[float, ...]
+    experts: tuple[str, ...]
     load_seconds: float
 
 
@@ -59,6 +60,7 @@ class FusedModel:
         self._parts = parts
         self.name = parts.name
         self.files = dict(parts.files)
+        self.experts = parts.experts
         self.runtime = runtime
         self.options = options
         self.load_seconds = parts.load_seconds
@@ -134,9 +136,8 @@ class FusedModel:
         if len(self._streams) == self.runtime.parallel:
             # An abandoned stream must not hold its sequence for ever.
             self._streams.pop(0).close()
-        request = Request(
-            prompts, settings, weights=self._parts.expert_weights, on_prefill=on_prefill
-        )
+        weights = resolve_weights(self.experts, settings)
+        request = Request(prompts, settings, weights, on_prefill=on_prefill)
         stream = Stream(self.engine, request, self.vocabulary)
         self._streams.append(stream)
         return stream

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from .diagnostics import Trace
 from .engine import Engine
 from .generation import Generation, Request, TokenEvent
 from .llama import Vocabulary
@@ -46,6 +47,7 @@ class Completion:
         tokens: every emitted id, an end token included.
         logprobs: log F per token, before sampler settings.
         alphas: one number per expert, per token.
+        traces: the tokens' distributions, where asked for.
         prompt_tokens: the base's prompt.
         finish_reason: "stop", "length" or "cancelled".
         context_full: "length" because the context ended, not because of max_tokens.
@@ -56,6 +58,7 @@ class Completion:
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     alphas: tuple[tuple[float, ...], ...]
+    traces: tuple[Trace, ...]
     prompt_tokens: tuple[int, ...]
     finish_reason: str
     context_full: bool
@@ -63,7 +66,11 @@ class Completion:
 
 
 class Stream(Iterator[TokenEvent]):
-    """A generation as it comes: iterate for `TokenEvent`s, then read `completion`."""
+    """A generation as it comes: iterate for `TokenEvent`s, then read `completion`.
+
+    Attributes:
+        request: what was asked for.
+    """
 
     def __init__(self, engine: Engine, request: Request, vocabulary: Vocabulary) -> None:
         self._engine = engine
@@ -72,9 +79,10 @@ class Stream(Iterator[TokenEvent]):
         self._events: list[TokenEvent] = []
         self._next = 0
         self._tail = ""
+        self._on_event: list[Callable[[TokenEvent], None]] = []
         self._on_end: list[Callable[[Completion], None]] = []
-        self._request = replace(request, on_token=self._take)
-        self._generation = engine.submit(self._request)
+        self.request = replace(request, on_token=self._take)
+        self._generation = engine.submit(self.request)
 
     def _take(self, event: TokenEvent) -> bool:
         """Give an event its text; True where a stop string ends the generation."""
@@ -92,15 +100,22 @@ class Stream(Iterator[TokenEvent]):
                 self._end()
                 raise StopIteration
             self._engine.step()
+        event = self._events[self._next]
         self._next += 1
+        for action in self._on_event:
+            action(event)
         if self._next == len(self._events) and not self.is_running:
             self._end()
-        return self._events[self._next - 1]
+        return event
 
     def _end(self) -> None:
         actions, self._on_end = self._on_end, []
         for action in actions:
             action(self.completion)
+
+    def on_event(self, action: Callable[[TokenEvent], None]) -> None:
+        """Call `action` with every event, just before it is handed out."""
+        self._on_event.append(action)
 
     def on_end(self, action: Callable[[Completion], None]) -> None:
         """Call `action` once, when all tokens have been taken or the generation was cancelled."""
@@ -135,12 +150,13 @@ class Stream(Iterator[TokenEvent]):
             # Released once, kept for later reads.
             self._tail += self._text.feed(b"", final=True)
         text += self._tail
-        prompt = self._request.prompts[base]
+        prompt = self.request.prompts[base]
         return Completion(
             text=text,
             tokens=tuple(event.token for event in events),
             logprobs=tuple(event.logprob for event in events),
             alphas=tuple(event.alpha for event in events),
+            traces=tuple(event.trace for event in events if event.trace is not None),
             prompt_tokens=tuple(prompt),
             finish_reason=generation.finish_reason or "cancelled",
             context_full=generation.context_full,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -12,16 +13,17 @@ import click
 import pytest
 
 from eftlocal.cli import main as main_module
-from eftlocal.cli.options import GENERATION, RUNTIME
+from eftlocal.cli.tables import GENERATION, RUNTIME
 from eftlocal.errors import BackendError
 from eftlocal.options import GenerationOptions, RuntimeOptions
 
 from .cli_helpers import files, process, run
-from .conftest import Trio
+from .conftest import SMALL, Trio
+from .gguf_models import write_gguf
 
 HEAVY = ("numpy", "llama_cpp", "rich", "prompt_toolkit", "jinja2", "huggingface_hub")
-NO_OPTION = {"top_logprobs", "parallel"}
-"""Fields that only Python and HTTP need."""
+NO_OPTION = {"top_logprobs", "parallel", "trace"}
+"""Fields that only Python and HTTP need, or that an option with a file name stands for."""
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +86,12 @@ def test_help_shows_the_defaults_of_the_dataclasses(monkeypatch: pytest.MonkeyPa
     assert all(params[name] in (None, ()) for name in {**GENERATION, **RUNTIME})
 
 
+THREE_FILES = [
+    *("--base", "x.gguf", "--tuned", "a.gguf", "--tuned", "b.gguf", "--tuned", "c.gguf"),
+    *("--reference", "r.gguf"),
+]
+"""Files that do not exist: their names say enough for the mistakes here."""
+
 WRONG_USAGE = {
     "unknown command": (["nonsense"], "No such command 'nonsense'"),
     "unknown option": (["chat", "--nope"], "No such option"),
@@ -93,11 +101,41 @@ WRONG_USAGE = {
     "not a draft": (["complete", "--draft", "many", "hi"], "'many' is not off or an integer"),
     "draft too long": (["complete", "--draft", "99", "hi"], "draft = 99 is not allowed"),
     "no bias": (["complete", "--logit-bias", "4", "hi"], "42=-1.5"),
-    "nan": (["complete", "--alpha", "nan", "hi"], "alpha = nan is not allowed"),
+    "nan": (["complete", "--alpha", "nan", "hi"], "alpha = nan is not allowed; use a number"),
+    "alpha": (
+        ["complete", "--alpha", "fast", "hi"],
+        "'fast' is not a number, or one of dynamic, grid, one-sided, joint",
+    ),
+    "range": (["chat", "--alpha-high", "-1", "hi"], "alpha_high = -1.0 is not allowed; use a num"),
+    "every": (["chat", "--alpha-every", "-1", "hi"], "alpha_every = -1 is not allowed; use 0 (the"),
+    "filter of 0": (["chat", "--upscale-top-p", "0", "hi"], "upscale_top_p = 0.0 is not allowed"),
+    "filter": (["chat", "--upscale-top-p", "1.5", "hi"], "use a number above 0, up to 1 (off)"),
+    "filter nan": (["chat", "--upscale-top-p", "nan", "hi"], "upscale_top_p = nan is not allowed"),
+    "no weight": (["chat", "--weight", "math", "hi"], "such as math=0.5"),
+    "weight nan": (["chat", "--weight", "a=nan", "hi"], "weight = {'a': nan} is not allowed"),
+    "weight of nobody": (["chat", "--weight", "nosuch=1", "hi"], "the experts are: tuned"),
+    "no lambda": (["chat", "--lambda", "half", "hi"], "'half' is not a valid float"),
+    "lambda of one": (["chat", "--lambda", "0.3", "hi"], "use it with two experts, not 1 (tuned)"),
+    "both": (
+        ["chat", "--lambda", "0.3", "--weight", "a=1", "hi"],
+        "lambda = 0.3 is not allowed; use either weight or lambda",
+    ),
     "negative context": (["chat", "--ctx", "-1", "hi"], "ctx = -1 is not allowed"),
     "cache type": (["chat", "--cache-type", "q", "hi"], "cache_type = 'q' is not allowed"),
     "empty stop": (["chat", "--stop", "", "hi"], "stop"),
     "one file": (["chat", "--base", "x.gguf", "hi"], "--tuned and --reference missing"),
+    "three experts": (
+        ["chat", *THREE_FILES, "--lambda", "0.3", "hi"],
+        "use it with two experts, not 3 (a, b, c); weight takes any number",
+    ),
+    "files": (
+        ["chat", *THREE_FILES, "--weight", "d=1", "hi"],
+        "d=1 is not allowed; the experts are: a",
+    ),
+    "pairs": (
+        ["chat", *THREE_FILES, "--reference", "s.gguf", "hi"],
+        "3 tuned and 2 reference files do not go together",
+    ),
     "entry and files": (["chat", "-m", "a", "--base", "x", "hi"], "not both"),
 }
 
@@ -169,6 +207,40 @@ def test_options_come_from_the_environment(trio: Trio) -> None:
     assert wrong.exit_code == 2
 
 
+def test_experts_come_from_the_environment(trio: Trio, tmp_path: Path) -> None:
+    """Several files of a role are listed as in PATH, weights with blanks between them."""
+    other = write_gguf(tmp_path / "other.gguf", SMALL, seed=9)
+    args = ["complete", "--json", "--max-tokens", "2", "hi"]
+    env = {
+        "EFTLOCAL_BASE": str(trio.base),
+        "EFTLOCAL_TUNED": os.pathsep.join(map(str, (trio.tuned, other))),
+        "EFTLOCAL_REFERENCE": str(trio.reference),
+    }
+    weighted = run(*args, env={**env, "EFTLOCAL_WEIGHT": "tuned=0.5 other=-1"})
+    assert weighted.exit_code == 0, weighted.stderr
+    assert json.loads(weighted.stdout)["alphas"] == [[0.5, -1.0]] * 2
+    mixed = run(*args, env={**env, "EFTLOCAL_LAMBDA": "0.25", "EFTLOCAL_ALPHA": "2"})
+    assert json.loads(mixed.stdout)["alphas"] == [[0.5, 1.5]] * 2
+    assert json.loads(run(*args, env=env).stdout)["alphas"] == [[0.5, 0.5]] * 2
+
+
+def test_weights_are_checked_against_the_entry(trio: Trio, tmp_path: Path) -> None:
+    """An entry knows its experts before its files are looked for."""
+    file = tmp_path / "models.toml"
+    pair = f'tuned = {{ path = "nowhere" }}, reference = {{ path = "{trio.reference}" }}'
+    file.write_text(
+        f'[models.x]\nbase = {{ path = "{trio.base}" }}\nexperts = '
+        f'[{{ name = "math", {pair} }}, {{ name = "code", {pair} }}]\n'
+    )
+    entry = ["complete", "--models", str(file), "-m", "x"]
+    wrong = run(*entry, "--weight", "maths=1", "hi")
+    assert (wrong.exit_code, wrong.stdout) == (2, "")
+    assert "is not allowed; the experts are: math, code" in wrong.stderr
+    missing = run(*entry, "--lambda", "0.5", "hi")
+    assert missing.exit_code == 1
+    assert "nowhere: no such file" in missing.stderr
+
+
 def test_stop_text_from_the_environment_stays_whole(trio: Trio) -> None:
     """A stop string with blanks is one string, not several."""
     env = {"EFTLOCAL_STOP": "a b", "EFTLOCAL_SEED": "1"}
@@ -192,6 +264,7 @@ def test_shell_completes_commands_options_and_entries(tmp_path: Path) -> None:
     assert "plain,--temperature" in complete("eftlocal chat --temp", 2)
     assert "plain,atlas" in complete("eftlocal chat -m at", 3)
     assert "plain,auto" in complete("eftlocal chat --gpu-layers a", 3)
+    assert "plain,dynamic" in complete("eftlocal chat --alpha d", 3)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

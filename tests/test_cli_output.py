@@ -89,6 +89,13 @@ def test_progress_counts_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "1,000 of 4,000 tokens" in shown.getvalue()
 
 
+def test_progress_without_a_known_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has no known end is counted, without a bar."""
+    shown = screen(monkeypatch)
+    Progress("generating", 0.0, "tokens").update(1200, 0)
+    assert shown.getvalue() == "\r\x1b[Kgenerating: 1,200 tokens"
+
+
 def test_progress_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line that wrapped could not be erased."""
     monkeypatch.setenv("COLUMNS", "30")

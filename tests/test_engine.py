@@ -77,7 +77,7 @@ def recompute(request: Request) -> tuple[list[int], list[float]]:
                 request.prompts, SEEDS.values(), (N_VOCAB + 3, N_VOCAB, N_VOCAB), strict=True
             )
         )
-        fused = base + options.alpha * (tuned - reference)
+        fused = base + float(options.alpha) * (tuned - reference)
         log_z = np.log(np.exp(fused).sum())
         shift = float(np.log(np.exp(base).sum()) - log_z)
         counts = {token: tokens.count(token) for token in tokens}

@@ -18,9 +18,11 @@ from .interrupts import Interrupts
 from .options import Arguments, SectionCommand, check_text, model_options, option, read_piped_text
 from .session import Session
 from .state import SavedChat, autosave_file, last_chat, read_chat, read_text, remove_old_chats
+from .tracing import TracedSession, make_traced, open_trace, trace_option
 
 if TYPE_CHECKING:
     from .. import Completion, FusedModel
+    from ..explain import TraceWriter
     from .session import StartStream
 
 _EPILOG = """\b
@@ -30,6 +32,7 @@ Examples:
   cat notes.txt | eftlocal chat "Summarise this."
   eftlocal chat -s "You are curt." --temperature 0.8 --seed 7
   eftlocal chat --continue
+  eftlocal chat --trace trace.jsonl
   eftlocal chat --base L.gguf --tuned S-chat.gguf --reference S.gguf
 
 Options may also stand in the environment: EFTLOCAL_TEMPERATURE=0.7. The seed of a reply is
@@ -42,6 +45,7 @@ class _Wishes:
     """What the options of `chat` alone say; `system` is None where none is given."""
 
     system: str | None
+    trace: str | None
     resume: bool
     keep_history: bool
     as_json: bool
@@ -67,6 +71,7 @@ class _Wishes:
     envvar=None,
     help="With a prompt: print one JSON object at the end.",
 )
+@trace_option()
 @model_options
 def chat(
     prompt: str | None,
@@ -75,6 +80,7 @@ def chat(
     resume: bool,
     no_history: bool,
     as_json: bool,
+    trace: str | None,
     arguments: Arguments,
 ) -> None:
     """Talk to the fused model; with PROMPT answer once and exit.
@@ -83,7 +89,7 @@ def chat(
     a terminal too.
     """
     system = _system_prompt(system_prompt, system_prompt_file)
-    wishes = _Wishes(system, resume, keep_history=not no_history, as_json=as_json)
+    wishes = _Wishes(system, trace, resume, keep_history=not no_history, as_json=as_json)
     interactive = prompt is None and sys.stdin.isatty()
     question = "" if interactive else _question(prompt)
     if interactive and (as_json or not sys.stdout.isatty()):
@@ -96,10 +102,14 @@ def chat(
 
     def work(model: FusedModel, interrupts: Interrupts) -> None:
         def reload(wanted: Arguments) -> FusedModel:
-            return load_model(wanted, interrupts)
+            return _prepared(load_model(wanted, interrupts), writer)
 
-        session = Session(arguments, reload, model, saved.conversation, dict(saved.options))
+        kind = Session if writer is None else TracedSession
+        model = _prepared(model, writer)
+        session = kind(arguments, reload, model, saved.conversation, dict(saved.options))
         session.autosave, session.trouble = path, trouble
+        if isinstance(session, TracedSession):
+            session.writer = writer
         try:
             if interactive:
                 _converse(session, interrupts, wishes, saved.unanswered)
@@ -109,7 +119,15 @@ def chat(
             # /model may have put another one in the place of the first.
             session.model.close()
 
-    run_with_model(arguments, work)
+    with open_trace(wishes.trace) as writer:
+        run_with_model(arguments, work)
+
+
+def _prepared(model: FusedModel, writer: TraceWriter | None) -> FusedModel:
+    """Have a model's replies traced, where there is a trace to write."""
+    if writer is not None:
+        make_traced(model)
+    return model
 
 
 def _system_prompt(text: str | None, file: str | None) -> str | None:
@@ -155,7 +173,11 @@ def _resumed(arguments: Arguments, wishes: _Wishes) -> tuple[Arguments, SavedCha
             arguments = replace(arguments, entry=saved.entry, files=saved.files)
     if wishes.system is not None:
         saved.conversation.system = wishes.system
-    options = {**saved.options, **arguments.generation}
+    options = dict(saved.options)
+    if arguments.generation.keys() & {"weight", "lambda_"}:
+        # One of them replaces the other.
+        options = {k: v for k, v in options.items() if k not in ("weight", "lambda_")}
+    options |= arguments.generation
     GenerationOptions().updated(options)
     return arguments, replace(saved, options=options), path
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _LOADING_DELAY = 0.3
 _PREFILL_DELAY = 0.5
+_GENERATING_DELAY = 0.5
 
 
 def load_model(arguments: Arguments, interrupts: Interrupts) -> FusedModel:
@@ -46,12 +47,13 @@ def load_model(arguments: Arguments, interrupts: Interrupts) -> FusedModel:
 
 
 def deliver(start: StartStream, writer: ReplyWriter | None, interrupts: Interrupts) -> Completion:
-    """Run one completion to its end and print its text with `writer`, if there is one.
+    """Run one completion to its end and print its text with `writer`, or else count its tokens.
 
     Ctrl-C cancels the stream, and the completion says so.
     """
     bar = Progress("reading the prompt", _PREFILL_DELAY, "tokens")
     bar.update(0, 0)
+    counter = Progress("generating", _GENERATING_DELAY, "tokens")
 
     def progress(done: int, total: int) -> None:
         # Once the prompt is read, the wait is for the first token.
@@ -64,12 +66,15 @@ def deliver(start: StartStream, writer: ReplyWriter | None, interrupts: Interrup
         stream = start(progress)
         interrupts.cancel_with(stream.cancel)
         try:
-            for event in stream:
+            for count, event in enumerate(stream, 1):
                 bar.clear()
                 if writer is not None:
                     writer.write(event.text)
+                else:
+                    counter.update(count, 0)
         finally:
             bar.clear()
+            counter.clear()
             # After an error while printing nobody else would end the generation.
             stream.cancel()
             if writer is not None:

@@ -22,6 +22,7 @@ EXIT_INTERRUPTED = 130
 COMMANDS = {
     "chat": ("eftlocal.cli.chat", "Talk to the fused model, or ask it one question."),
     "complete": ("eftlocal.cli.complete", "Continue a raw text, without a chat template."),
+    "explain": ("eftlocal.cli.explain", "Show what every model wanted at each token of a reply."),
 }
 """Command -> (module that defines it under the same name, line for `eftlocal --help`)."""
 

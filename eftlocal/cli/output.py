@@ -100,7 +100,7 @@ class Progress:
         self._shown = False
 
     def update(self, done: float, total: float) -> None:
-        """Redraw the line, at most ten times a second."""
+        """Redraw the line, at most ten times a second; a total of 0 is not known."""
         now = time.monotonic()
         self._next = self._next or now + self._delay
         if not self._enabled or now < self._next:
@@ -111,6 +111,8 @@ class Progress:
         cells = "#" * round(share * _BAR_CELLS)
         amount = f"{done:,.0f} of {total:,.0f} {self._unit}" if self._unit else f"{share:.0%}"
         line = f"{self._label} [{cells:.<{_BAR_CELLS}}] {amount}"
+        if not total:
+            line = f"{self._label}: {done:,.0f} {self._unit}"
         # Only one line can be erased.
         sys.stderr.write(_ERASE_LINE + line[: terminal_width() - 1])
         sys.stderr.flush()
@@ -165,6 +167,11 @@ def completion_json(completion: Completion, load_seconds: float) -> str:
         "finish_reason": completion.finish_reason,
         "timings": {"load_seconds": load_seconds, **asdict(timings)},
     }
+    return json_text(content)
+
+
+def json_text(content: dict[str, Any]) -> str:
+    """Return an object as one line of JSON that standard output can print."""
     import json
 
     utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
