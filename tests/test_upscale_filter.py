@@ -260,3 +260,15 @@ def test_a_set_that_reaches_far_down() -> None:
     fused = fuse(*case, FusionSettings(1.0, upscale_top_p=top_p))
     np.testing.assert_allclose(fused.logprobs[0][sure], wanted[sure], rtol=1e-6, atol=1e-5)
     assert 1000 < (margin[sure] > 0).sum() < 3000
+
+
+@pytest.mark.parametrize("alpha", [0.7, "dynamic"])
+@pytest.mark.parametrize("top_p", [1e-9, 0.5])
+def test_what_the_base_excludes_stays_excluded(alpha: float | str, top_p: float) -> None:
+    """-inf of the base outlasts the filter; a token that only the reference excludes is kept."""
+    case = make_case((ordinary,), 8, 24)
+    case.base[0, 3] = case.reference[0, 0, 5] = -np.inf
+    logprobs = fuse(*case, FusionSettings(alpha, upscale_top_p=top_p)).logprobs[0]
+    assert np.flatnonzero(np.isneginf(logprobs)).tolist() == [3]
+    assert np.isfinite(logprobs[np.arange(24) != 3]).all()
+    assert np.exp(logprobs, dtype=np.float64).sum() == pytest.approx(1, abs=1e-5)
