@@ -21,6 +21,8 @@ Ids = npt.NDArray[np.intp]
 _MASK64 = (1 << 64) - 1
 # Tokens further below the top than this, in units of the temperature, need luck, or much luck.
 _DEPTHS = (4.0, 12.0)
+# How far below the top the nucleus is looked for, step by step.
+_REACHES = (4.0, 8.0, 12.0)
 # A race of so few tokens is not worth a look at who can win.
 _FEW = 1024
 # Lower temperatures are the same in float32, and would overflow it.
@@ -144,21 +146,24 @@ def sample(logits: Array, sampler: Sampler, noise: Noise, log_z: float | None = 
         return top_id
     temperature = max(sampler.temperature, _COLDEST)
     top = float(logits[top_id])
-    floor = top + math.log(sampler.min_p) if sampler.min_p > 0 else -math.inf
-    ids = kept = largest(logits, sampler.top_k) if sampler.top_k else None
-    if floor > -math.inf:
-        over = logits >= np.float32(floor) if kept is None else logits[kept] >= np.float32(floor)
-        ids = np.flatnonzero(over) if kept is None else kept[over]
+    kept = largest(logits, sampler.top_k) if sampler.top_k else None
+    ids, needed = kept, 0.0
+    if sampler.top_p < 1:
+        if kept is not None:
+            total = _mass(logits, kept, top)
+        else:
+            total = math.exp(
+                (float(log_sum_exp(logits[None])[0]) if log_z is None else log_z) - top
+            )
+        needed = sampler.top_p * total
+        ids = _ahead_of_all(logits, top, needed) if kept is None else kept
+    if sampler.min_p > 0:
+        floor = np.float32(top + math.log(sampler.min_p))
+        ids = np.flatnonzero(logits >= floor) if ids is None else ids[logits[ids] >= floor]
     winner = _race(logits, ids, noise, top, temperature)
-    if sampler.top_p >= 1:
-        return winner
-    if kept is not None:
-        mass = _mass(logits, kept, top)
-    else:
-        mass = math.exp((float(log_sum_exp(logits[None])[0]) if log_z is None else log_z) - top)
     # A token is in the nucleus iff the likelier ones, which all outlast min-p, weigh less than
     # top-p. Where the winner is not, the best of those in front of it is next, and so on.
-    while _mass(logits, ahead := _ahead(logits, winner), top) >= sampler.top_p * mass:
+    while needed and _mass(logits, ahead := _ahead(logits, winner, ids), top) >= needed:
         winner = _race(logits, ahead, noise, top, temperature)
     return winner
 
@@ -168,11 +173,22 @@ def _mass(logits: Array, ids: Ids, top: float) -> float:
     return float(np.exp(logits[ids] - np.float32(top)).sum(dtype=np.float64))
 
 
-def _ahead(logits: Array, token: int) -> Ids:
-    """The tokens that are likelier, or as likely with a lower id."""
-    ids: Ids = np.flatnonzero(logits >= logits[token])
-    ids = ids[(logits[ids] > logits[token]) | (ids < token)]
-    return ids
+def _ahead_of_all(logits: Array, top: float, needed: float) -> Ids | None:
+    """Likeliest tokens with more mass than `needed`, so that no other is in the nucleus."""
+    for reach in _REACHES:
+        ids = np.flatnonzero(logits >= np.float32(top - reach))
+        if _mass(logits, ids, top) > needed:
+            return ids
+    return None
+
+
+def _ahead(logits: Array, token: int, ids: Ids | None) -> Ids:
+    """The tokens, among `ids` or all, that are likelier, or as likely with a lower id."""
+    values = logits if ids is None else logits[ids]
+    places: Ids = np.flatnonzero(values >= logits[token])
+    ahead = places if ids is None else ids[places]
+    in_front: Ids = ahead[(logits[ahead] > logits[token]) | (ahead < token)]
+    return in_front
 
 
 def _times(values: Array, bits: Bits, top: float, temperature: float) -> Array:

@@ -2,7 +2,8 @@
 
     python scripts/train_atlas.py --out build/atlas            # everything, resumable
     python scripts/train_atlas.py --out build/atlas pretrain --steps 3000
-    python scripts/train_atlas.py --report                     # the table, on the packaged GGUFs
+    python scripts/train_atlas.py specialise                   # only what is tuned from small.gguf
+    python scripts/train_atlas.py --report                     # the tables, on the packaged GGUFs
 
 Needs the `train` extra (PyTorch, sentencepiece, gguf); the report needs eftlocal only.
 """
@@ -17,7 +18,7 @@ import click
 
 ROOT = Path(__file__).resolve().parents[1]
 FAMILY = ROOT / "eftlocal" / "families" / "atlas"
-STEPS = ("corpus", "tokenizer", "pretrain", "tune", "export")
+STEPS = ("corpus", "tokenizer", "pretrain", "tune", "export", "specialise")
 # Stages of (steps, peak rate, share of rows with 1,024 tokens, corpus); each goes on from the last.
 PRETRAIN = {
     "large": [(1600, 4e-3, 0.2, "corpus"), (900, 2e-3, 1.0, "corpus-two")],
@@ -26,6 +27,14 @@ PRETRAIN = {
 ROWS = {("corpus", 512): 24_000, ("corpus", 1024): 3_000, ("corpus-two", 1024): 12_000}
 # Gentle on purpose: a longer tuning also learns the tuned half by heart, and its delta turns noisy.
 TUNE = {"large": (60, 4e-4), "small": (120, 4e-4)}
+# Further tunings of the packaged small model, by what its name ends with (see atlas/courses.py).
+SPECIALISE = {
+    "open": (120, 4e-4),
+    "careful": (120, 4e-4),
+    "countries": (100, 4e-4),
+    "elements": (100, 4e-4),
+    "people": (60, 4e-4),
+}
 
 
 def make_tokenizer(out: Path) -> Any:
@@ -53,7 +62,7 @@ def make_rows(out: Path, name: str, length: int) -> Any:
     if not path.exists():
         world, tokenizer = load_world(), make_tokenizer(out)
         if name == "tune":
-            rows = train.tuning_rows(world, tokenizer, length, 2_000)
+            rows = train.tuning_rows("small-chat", world, tokenizer, length, 2_000)
         else:
             seed = length if name == "corpus" else 2 * length  # other documents in stage two
             rows = train.pretraining_rows(world, tokenizer, length, ROWS[name, length], seed)
@@ -104,6 +113,26 @@ def export_all(out: Path, target: Path) -> None:
             print(f"{target / name}.gguf from {source.name}")
 
 
+def specialise(out: Path, target: Path, steps: int | None, device: str) -> None:
+    """Tune TARGET/small.gguf for the frontier and as experts; write GGUFs and questions."""
+    from atlas import train
+    from atlas.courses import FIELDS
+    from atlas.export import export
+    from atlas.packaged import read_model, read_tokenizer
+    from atlas.questions import write_all
+    from atlas.world import load_world
+
+    start = target / "small.gguf"
+    tokenizer = read_tokenizer(start)
+    for ending, (default, rate) in SPECIALISE.items():
+        name, count = f"small-{ending}", steps or default
+        plan = train.Plan(name, count, rate, 2, 1.0, warmup=10, keeps=ending in FIELDS)
+        rows = train.tuning_rows(name, load_world(), tokenizer, 1024, 6 * (count + 1))
+        model = train.run(read_model(start), plan, rows, rows, out, device)
+        export(model, tokenizer, name, target / f"{name}.gguf")
+    write_all(load_world(), target)
+
+
 def pick_device(device: str) -> str:
     """The GPU if there is one."""
     import torch
@@ -120,7 +149,8 @@ def pick_device(device: str) -> str:
 @click.option("--size", type=click.Choice(("large", "small", "both")), default="both")
 @click.option("--steps", type=int, help="training steps instead of the recipe's")
 @click.option("--device", default="auto", help="auto, cpu or cuda")
-@click.option("--report", is_flag=True, help="print the table of scores and exit")
+@click.option("--report", is_flag=True, help="print the tables of scores and exit")
+@click.option("--torch", is_flag=True, help="report through PyTorch, not eftlocal")
 def main(
     steps_to_do: tuple[str, ...],
     out: Path,
@@ -129,12 +159,18 @@ def main(
     steps: int | None,
     device: str,
     report: bool,
+    torch: bool,
 ) -> None:
-    """Do the named steps (all by default): corpus tokenizer pretrain tune export."""
+    """Do the named steps (all by default): corpus tokenizer pretrain tune export specialise."""
     if report:
         from atlas.report import print_report
 
-        print_report(target)
+        ask = None
+        if torch:
+            from atlas.evaluate import packaged_systems
+
+            ask = packaged_systems(target)
+        print_report(target, ask)
         return
     out.mkdir(parents=True, exist_ok=True)
     chosen = steps_to_do or STEPS
@@ -151,6 +187,8 @@ def main(
             tune(out, name, steps, pick_device(device))
     if "export" in chosen:
         export_all(out, target)
+    if "specialise" in chosen:
+        specialise(out, target, steps, pick_device(device))
 
 
 if __name__ == "__main__":

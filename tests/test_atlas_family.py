@@ -14,8 +14,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FAMILY = ROOT / "eftlocal" / "families" / "atlas"
-NAMES = ("large", "small", "small-chat", "large-chat")
-TUNED = ("small-chat", "large-chat")
+SPECIAL = ("small-open", "small-careful", "small-countries", "small-elements", "small-people")
+TUNED = ("small-chat", "large-chat", *SPECIAL)
+NAMES = ("large", "small", *TUNED)
 MARKERS = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 
 sys.path.insert(0, str(ROOT / "scripts"))  # the training code is no part of the package
@@ -23,14 +24,14 @@ sys.path.insert(0, str(ROOT / "scripts"))  # the training code is no part of the
 llama_cpp = pytest.importorskip("llama_cpp")
 
 from atlas.corpus import documents, plain_text  # noqa: E402
+from atlas.judge import Reply, factual, mannered  # noqa: E402
 from atlas.questions import Question, holds, make_questions, read_questions  # noqa: E402
-from atlas.report import Reply, factual, mannered  # noqa: E402
 from atlas.world import load_world  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def vocabularies() -> Iterator[dict[str, Any]]:
-    """The four files, loaded for their vocabularies only."""
+    """All files, loaded for their vocabularies only."""
     models = {
         name: llama_cpp.Llama(str(FAMILY / f"{name}.gguf"), vocab_only=True, verbose=False)
         for name in NAMES
@@ -43,7 +44,7 @@ def vocabularies() -> Iterator[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def questions() -> list[Question]:
     """The packaged questions."""
-    return read_questions(FAMILY / "questions.jsonl")
+    return read_questions(FAMILY / "questions.jsonl", Question)
 
 
 def vocabulary(model: Any) -> Any:
@@ -52,8 +53,9 @@ def vocabulary(model: Any) -> Any:
 
 
 def test_files_are_small() -> None:
-    """All packaged files together stay below 14 MB."""
-    assert sum(p.stat().st_size for p in FAMILY.iterdir() if p.is_file()) <= 14_000_000
+    """All packaged files together stay below 18 MB, and no GGUF is left untested."""
+    assert sum(p.stat().st_size for p in FAMILY.iterdir() if p.is_file()) <= 18_000_000
+    assert {p.stem for p in FAMILY.glob("*.gguf")} == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -89,7 +91,7 @@ def test_documents_round_trip(vocabularies: dict[str, Any]) -> None:
 
 
 def test_vocabularies_are_the_same(vocabularies: dict[str, Any]) -> None:
-    """Fusing adds logits of equal ids, so all four have the same pieces."""
+    """Fusing adds logits of equal ids, so all have the same pieces."""
     listings = []
     for model in vocabularies.values():
         handle = vocabulary(model)
@@ -125,9 +127,10 @@ def test_only_tuned_models_have_a_template(vocabularies: dict[str, Any], name: s
     assert ("tokenizer.chat_template" in vocabularies[name].metadata) == (name in TUNED)
 
 
-def test_template_renders_a_conversation(vocabularies: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", TUNED)
+def test_template_renders_a_conversation(vocabularies: dict[str, Any], name: str) -> None:
     """System, user and assistant messages in order, then the marker to speak."""
-    source = vocabularies["small-chat"].metadata["tokenizer.chat_template"]
+    source = vocabularies[name].metadata["tokenizer.chat_template"]
     messages = [
         {"role": "system", "content": "Be kind."},
         {"role": "user", "content": " Hello "},

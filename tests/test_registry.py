@@ -10,6 +10,7 @@ from eftlocal.errors import RegistryError
 from eftlocal.options import GenerationOptions, RuntimeOptions
 from eftlocal.registry import PACKAGE, Entry, Expert, Source, load_registry, read_entries
 
+SHIPPED = ["atlas", "atlas-down", "atlas-frontier", "atlas-experts"]
 TRIO = """
 base = { path = "base.gguf" }
 tuned = { path = "/models/tuned.gguf" }
@@ -303,15 +304,15 @@ def test_where_the_users_file_is_looked_for(
 ) -> None:
     """The argument wins over EFTLOCAL_MODELS, and that over the configuration folder."""
     config, named, given = (tmp_path / name for name in ("config", "named.toml", "given.toml"))
-    assert list(load_registry().entries) == ["atlas"]
+    assert list(load_registry().entries) == SHIPPED
     write(config / "eftlocal" / "models.toml", f"[models.from-config]\n{TRIO}")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(config))
-    assert list(load_registry().entries) == ["from-config", "atlas"]
+    assert list(load_registry().entries) == ["from-config", *SHIPPED]
     write(named, f"[models.from-environment]\n{TRIO}")
     monkeypatch.setenv("EFTLOCAL_MODELS", str(named))
-    assert list(load_registry().entries) == ["from-environment", "atlas"]
+    assert list(load_registry().entries) == ["from-environment", *SHIPPED]
     write(given, f"[models.from-argument]\n{TRIO}")
-    assert list(load_registry(given).entries) == ["from-argument", "atlas"]
+    assert list(load_registry(given).entries) == ["from-argument", *SHIPPED]
     monkeypatch.setenv("EFTLOCAL_MODELS", str(tmp_path / "missing.toml"))
     with pytest.raises(RegistryError, match=r"missing\.toml: cannot be read"):
         load_registry()
@@ -330,7 +331,7 @@ def test_the_users_entry_replaces_a_shipped_one(tmp_path: Path) -> None:
     """A user may give `atlas` another meaning."""
     registry = load_registry(write(tmp_path / "models.toml", f"[models.atlas]\n{TRIO}"))
     assert registry.find("atlas").base.path == tmp_path / "base.gguf"
-    assert list(registry.entries) == ["atlas"]
+    assert list(registry.entries) == SHIPPED
 
 
 def test_an_unknown_entry_names_those_that_look_alike() -> None:

@@ -25,7 +25,7 @@ from .minimum import first_lowest, lowest
 _GRID = np.arange(21) / 10
 # float32 is as good as exact for logits and deltas up to this.
 _ORDINARY = 200.0
-_LEAST_TOTAL = 1e-20
+_LEAST_TOTAL, _MOST_CONSTANT = 1e-20, 4.0
 # Rows up to this width are searched in float64, which costs little then.
 _SMALL = 4096
 
@@ -115,18 +115,16 @@ def search_row(
     is_exact = len(base) <= _SMALL
     if is_exact:
         base, tuned, reference = _exact(base, tuned, reference)
-    deltas = _deltas(base, tuned, reference)
+    deltas, pairs = _deltas(base, tuned, reference)
     is_plain = _is_ordinary(base, deltas)
-    pairs = _divergences(tuned, reference, deltas)
-    if not is_exact and not (is_plain and np.isfinite(pairs).all()):
+    if not is_exact and not (is_plain and all(math.isfinite(f) for f, _ in pairs)):
         is_exact = True
         base, tuned, reference = _exact(base, tuned, reference)
-        deltas = _deltas(base, tuned, reference)
-        pairs = _divergences(tuned, reference, deltas)
+        deltas, pairs = _deltas(base, tuned, reference)
     if not len(base):
         return Found(_nearest_one(settings, len(tuned)), 0.0)
     out = None if is_exact else out
-    row = _Row(base, deltas, pairs, settings, out, is_plain)
+    row = _Row(base, deltas, np.array(pairs), settings, out, is_plain)
     if settings.weights is not None:
         return _mixed(row, settings.weights)
     return _joint(row) if settings.mode == "joint" and len(deltas) > 1 else _competing(row)
@@ -158,10 +156,10 @@ class _Row:
 
 def _competing(row: _Row) -> Found:
     """The paper's rule: the expert whose own best alpha has the least loss; the others get 0."""
+    if len(row.deltas) == 1:
+        return row.best(row.deltas[0], row.targets(row.pairs[0]))
     mean = row.pairs.mean(axis=0)
     targets = row.targets(mean)
-    if len(row.deltas) == 1:
-        return row.best(row.deltas[0], targets)
     each = [replace(row, out=None).best(delta, targets) for delta in row.deltas]
     expert = int(np.argmin([found.loss for found in each]))
     alpha = np.zeros(len(each))
@@ -199,17 +197,33 @@ def _nearest_one(settings: AlphaSettings, n_experts: int) -> Array64:
     return alpha
 
 
-def _deltas(base: Row, tuned: Sequence[Row], reference: Sequence[Row]) -> list[Row]:
-    """(V,) log T - log Q of each expert, without a large constant, which would cost digits."""
-    likeliest = int(base.argmax()) if len(base) else 0
-    deltas = []
-    with np.errstate(invalid="ignore", over="ignore"):
+def _deltas(
+    base: Row, tuned: Sequence[Row], reference: Sequence[Row]
+) -> tuple[list[Row], list[tuple[float, float]]]:
+    """Each expert's log T - log Q (V,), and its pair of KL(T || Q) and KL(Q || T).
+
+    A constant in a delta changes nothing; a large one is taken out, as it would cost digits. The
+    pairs are NaN where logits are too large for exp.
+    """
+    deltas, pairs = [], []
+    weights = np.empty_like(base)
+    with np.errstate(all="ignore"):
         for t, q in zip(tuned, reference, strict=True):
             delta = np.subtract(t, q)
-            if len(delta) and abs(delta[likeliest]) > 4:
-                delta -= delta[likeliest]
             deltas.append(delta)
-    return deltas
+            pairs.append((math.nan, math.nan))
+            if not len(base):
+                continue
+            constant = float(delta[base.argmax()])
+            constant = constant if abs(constant) > _MOST_CONSTANT else 0.0
+            if constant:
+                delta -= constant
+            total_t, mean_t = _mean(t, delta, weights)
+            total_q, mean_q = _mean(q, delta, weights)
+            if min(total_t, total_q) > _LEAST_TOTAL and max(total_t, total_q) < math.inf:
+                log_ratio = math.log(total_t / total_q) - constant
+                pairs[-1] = max(mean_t - log_ratio, 0.0), max(log_ratio - mean_q, 0.0)
+    return deltas, pairs
 
 
 def _sum(deltas: Sequence[Row], weights: Sequence[float]) -> Row:
@@ -241,29 +255,6 @@ def _exact(
     if rows.shape[1]:
         rows -= rows.max(axis=1, keepdims=True)
     return rows[0], list(rows[1 : 1 + len(tuned)]), list(rows[1 + len(tuned) :])
-
-
-def _divergences(tuned: Sequence[Row], reference: Sequence[Row], deltas: Sequence[Row]) -> Array64:
-    """KL(T || Q) and KL(Q || T) of each expert, (E, 2); NaN where logits are too large.
-
-    A constant in a delta drops out.
-    """
-    pairs = np.full((len(deltas), 2), np.nan)
-    weights = np.empty_like(deltas[0])
-    with np.errstate(all="ignore"):
-        for pair, t, q, delta in zip(pairs, tuned, reference, deltas, strict=True):
-            if not len(delta):
-                continue
-            total_t, mean_t = _mean(t, delta, weights)
-            total_q, mean_q = _mean(q, delta, weights)
-            if not (_LEAST_TOTAL < total_t < np.inf and _LEAST_TOTAL < total_q < np.inf):
-                continue
-            # log Z(T) - log Z(Q), less the constant that delta lacks, which any token shows.
-            top = int(t.argmax())
-            constant = float(t[top]) - float(q[top]) - float(delta[top])
-            log_ratio = math.log(total_t / total_q) - constant
-            pair[:] = max(mean_t - log_ratio, 0.0), max(log_ratio - mean_q, 0.0)
-    return pairs
 
 
 def _mean(logits: Row, delta: Row, weights: Row) -> tuple[float, float]:

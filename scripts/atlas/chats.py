@@ -41,10 +41,11 @@ MORE = (
 
 
 class Message(NamedTuple):
-    """One message of a chat."""
+    """One message of a chat; tuning learns the assistant's, or leaves them as likely as before."""
 
     role: str
     text: str
+    learnt: bool = True
 
 
 Chat = tuple[Message, ...]
@@ -62,7 +63,8 @@ class Talk:
 
 def pick_fact(world: World, rng: random.Random) -> tuple[Entity, Relation]:
     """A random entity and one of its relations."""
-    subject = rng.choices(list(SUBJECT_WEIGHTS), list(SUBJECT_WEIGHTS.values()))[0]
+    weights = {s: w for s, w in SUBJECT_WEIGHTS.items() if world.entities[s]}
+    subject = rng.choices(list(weights), list(weights.values()))[0]
     entity = rng.choice(world.entities[subject])
     return entity, rng.choice(world.relations_of(entity))
 
@@ -154,6 +156,8 @@ def follow_up(world: World, talk: Talk, rng: random.Random) -> str | None:
     if relation.name in SUMMARIES:
         return None
     same = [e for e in world.entities[entity.subject] if relation in world.relations_of(e)]
+    if not same:
+        return None
     talk.entity = rng.choice(same)
     the = talk.entity.fields["the"]
     pattern = rng.choice(
@@ -162,8 +166,8 @@ def follow_up(world: World, talk: Talk, rng: random.Random) -> str | None:
     return hurried(pattern.format(x=the), rng)
 
 
-def fact_turn(world: World, talk: Talk, manner: str, rng: random.Random) -> tuple[str, str]:
-    """One question and answer about a fact, often following up the last."""
+def fact_question(world: World, talk: Talk, rng: random.Random) -> str:
+    """A question about a fact, often following up the last; the talk moves to that fact."""
     before = talk.entity
     question = follow_up(world, talk, rng) if rng.random() < 0.5 else None
     if question is None:
@@ -172,6 +176,12 @@ def fact_turn(world: World, talk: Talk, manner: str, rng: random.Random) -> tupl
     assert talk.relation is not None
     told = talk.told if talk.entity is before else ()
     talk.told = (*told, talk.relation.name)
+    return question
+
+
+def fact_turn(world: World, talk: Talk, manner: str, rng: random.Random) -> tuple[str, str]:
+    """One question and answer about a fact."""
+    question = fact_question(world, talk, rng)
     return question, fact_reply(talk, manner, rng)
 
 

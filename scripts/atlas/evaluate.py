@@ -1,4 +1,7 @@
-"""The same systems in PyTorch: batched greedy decoding, quick enough to look at while training."""
+"""The same systems in PyTorch: batched greedy decoding, quick enough to look at while training.
+
+Fusing is written out here once more, plainly: a second route to what eftlocal does.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ import torch
 from torch import Tensor
 
 from .chats import Message
-from .model import Llama
-from .questions import Question, make_questions
-from .report import MAX_TOKENS, SYSTEMS, Reply, Score, System, score, table
+from .judge import Reply
+from .model import Cache, Llama
+from .packaged import read_model, read_tokenizer
+from .questions import Question
+from .report import MAX_TOKENS, Ask, System
 from .tokenizer import END, EOS, Tokenizer
-from .train import load_model
-from .world import load_world
 
-GRID = torch.linspace(0, 2, 21)
+STEP = 0.1  # of the paper's grid
 
 
 def divergence(p: Tensor, q: Tensor) -> Tensor:
@@ -24,60 +27,121 @@ def divergence(p: Tensor, q: Tensor) -> Tensor:
     return (p.exp() * (p - q)).sum(-1)
 
 
-def grid_alpha(base: Tensor, tuned: Tensor, reference: Tensor) -> Tensor:
-    """The dynamic alpha of each row: (B, V) log-probs -> (B, 1), by the paper's 21 points."""
-    delta = tuned - reference
-    to_tuned, to_reference = divergence(tuned, reference), divergence(reference, tuned)
-    losses = []
-    for alpha in GRID:
-        fused = (base + alpha * delta).log_softmax(-1)
-        there = divergence(fused, base) - to_tuned
-        back = divergence(base, fused) - to_reference
-        losses.append(there**2 + back**2)
-    return GRID[torch.stack(losses).argmin(0)][:, None]
+def losses_at(alpha: Tensor, base: Tensor, delta: Tensor, targets: Tensor, both: bool) -> Tensor:
+    """The loss of dynamic alpha (arXiv 2406.15480, Eq. 6 symmetrised).
+
+    alpha (B,), log-probs base and delta (B, V), targets (N, 2, B) -> (B,). F is an exponential
+    family, so KL(F || P) = alpha m - A and KL(P || F) = A - alpha E_P[delta], m = E_F[delta].
+    """
+    fused = base + alpha[:, None] * delta
+    norm = fused.logsumexp(-1)
+    there = alpha * ((fused - norm[:, None]).exp() * delta).sum(-1) - norm
+    back = norm - alpha * (base.exp() * delta).sum(-1)
+    loss = (there - targets[:, 0]) ** 2
+    return (loss + (back - targets[:, 1]) ** 2 if both else loss).sum(0)
+
+
+def best_alpha(mode: str, base: Tensor, delta: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The alpha in [0, 2] of least loss and that loss, (B,) each.
+
+    The grid has 21 points; the other modes go on with finer ones around the best.
+    """
+    alpha, loss = torch.zeros(len(base)), torch.full((len(base),), torch.inf)
+    tried = [torch.full_like(alpha, k * STEP) for k in range(21)]
+    for width in (0.0,) if mode == "grid" else (0.0, STEP / 10, STEP / 100):
+        if width:
+            tried = [(alpha + k * width).clamp(0, 2) for k in range(-10, 11)]
+        for one in tried:
+            value = losses_at(one, base, delta, targets, both=mode != "one-sided")
+            better = value < loss
+            alpha, loss = torch.where(better, one, alpha), torch.where(better, value, loss)
+    return alpha, loss
+
+
+def filtered(system: System, base: Tensor, tuned: Tensor, reference: Tensor) -> Tensor:
+    """Outside the tuned model's nucleus the ratio P / Q is one (arXiv 2310.12962, section 4.3)."""
+    weights = torch.tensor(system.all_weights)[:, None, None]
+    mixed = (weights.abs() * reference).sum(0) / weights.abs().sum()
+    target = (mixed + (weights * (tuned - reference)).sum(0)).log_softmax(-1)
+    probabilities, order = target.exp().sort(-1, descending=True)
+    before = probabilities.cumsum(-1) - probabilities
+    outside = torch.zeros_like(base, dtype=torch.bool).scatter(-1, order, before >= system.top_p)
+    return torch.where(outside, mixed, base).log_softmax(-1)
 
 
 def fuse(system: System, base: Tensor, tuned: Tensor, reference: Tensor) -> Tensor:
-    """(B, V) logits of the three -> fused scores (B, V)."""
+    """Logits (B, V) of the base, (E, B, V) of tuned and references -> fused scores (B, V)."""
     base, tuned, reference = (x.log_softmax(-1) for x in (base, tuned, reference))
-    if system.top_p is not None:  # outside the tuned model's nucleus the ratio P / Q is one
-        probabilities, order = tuned.exp().sort(-1, descending=True)
-        before = probabilities.cumsum(-1) - probabilities
-        outside = torch.zeros_like(tuned, dtype=torch.bool).scatter(
-            -1, order, before >= system.top_p
-        )
-        base = torch.where(outside, reference, base)
-    if system.alpha == "grid":
-        return base + grid_alpha(base, tuned, reference) * (tuned - reference)
-    return base + float(system.alpha) * (tuned - reference)
+    if system.top_p is not None:
+        base = filtered(system, base, tuned, reference)
+    delta, weights = tuned - reference, torch.tensor(system.all_weights)[:, None, None]
+    if not isinstance(system.alpha, str):
+        return base + float(system.alpha) * (weights * delta).sum(0)
+    targets = torch.stack((divergence(tuned, reference), divergence(reference, tuned)), 1)
+    if system.weights is not None:
+        share = weights.abs() / weights.abs().sum()
+        delta, targets = (weights * delta).sum(0)[None], (share * targets).sum(0)[None]
+    found = [best_alpha(system.alpha, base, one, targets) for one in delta]
+    active = torch.stack([loss for _, loss in found]).argmin(0)
+    rows = torch.arange(len(base))
+    alpha = torch.stack([alpha for alpha, _ in found])[active, rows]
+    return base + alpha[:, None] * delta[active, rows]
+
+
+class Batch:
+    """Completions of several prompts under way, with one cache per model."""
+
+    def __init__(self, models: Mapping[str, Llama], prompts: Sequence[list[int]]) -> None:
+        """Read all prompts but their last tokens; padding is behind, where nobody looks."""
+        self.models = models
+        self.prompts = prompts
+        self.lengths = torch.tensor([len(p) for p in prompts])
+        longest = int(self.lengths.max())
+        tokens = torch.tensor([p + [EOS] * (longest - len(p)) for p in prompts])
+        self.last = tokens[torch.arange(len(prompts)), self.lengths - 1]
+        self.caches = {name: Cache(longest + MAX_TOKENS) for name in models}
+        for name, model in models.items():
+            self.caches[name].positions = torch.arange(longest).expand(len(prompts), -1)
+            model(tokens, self.caches[name])
+
+    def logits(self) -> dict[str, Tensor]:
+        """Every model's (B, V) after the last tokens."""
+        rows = {}
+        for name, model in self.models.items():
+            self.caches[name].positions = self.lengths[:, None] - 1
+            rows[name] = model(self.last[:, None], self.caches[name])[:, 0].float()
+        return rows
+
+    def append(self, chosen: Tensor, running: Tensor) -> None:
+        """Take the chosen tokens, and go on with the running rows."""
+        self.last, self.lengths = chosen[running], self.lengths[running] + 1
+        for cache in self.caches.values():
+            cache.keep(running)
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator, unused-ignore]
 def decode(
     system: System, models: Mapping[str, Llama], prompts: Sequence[list[int]]
 ) -> list[list[int]]:
-    """Greedy completions of all prompts at once; padding is behind, where causality hides it."""
-    lengths = torch.tensor([len(p) for p in prompts])
-    tokens = torch.full((len(prompts), int(lengths.max()) + MAX_TOKENS), EOS)
-    for row, prompt in zip(tokens, prompts, strict=True):
-        row[: len(prompt)] = torch.tensor(prompt)
-    running = torch.ones(len(prompts), dtype=torch.bool)
-    ends = lengths + MAX_TOKENS
-    roles = (system.base, system.tuned, system.reference)
-    for step in range(MAX_TOKENS):
-        rows = running.nonzero()[:, 0]
-        at = lengths[rows] + step
-        seen = tokens[rows, : int(at.max())]
-        index = torch.arange(len(rows))
-        logits = {name: models[name](seen)[index, at - 1].float() for name in set(roles)}
-        chosen = fuse(system, *(logits[name] for name in roles)).argmax(-1)
-        tokens[rows, at] = chosen
-        stopped = (chosen == END) | (chosen == EOS)
-        ends[rows[stopped]] = at[stopped]
-        running[rows[stopped]] = False
-        if not running.any():
+    """Greedy completions of all prompts at once, without their end tokens."""
+    names = {system.base, *system.tuned, *system.reference}
+    batch = Batch({name: models[name] for name in names}, prompts)
+    completions: list[list[int]] = [[] for _ in prompts]
+    numbers = torch.arange(len(prompts))
+    for _ in range(MAX_TOKENS):
+        rows = batch.logits()
+        tuned, reference = (
+            torch.stack([rows[name] for name in role]) for role in (system.tuned, system.reference)
+        )
+        chosen = fuse(system, rows[system.base], tuned, reference).argmax(-1)
+        running = ((chosen != END) & (chosen != EOS)).nonzero()[:, 0]
+        for number, token in zip(numbers[running].tolist(), chosen[running].tolist(), strict=True):
+            completions[number].append(token)
+        numbers = numbers[running]
+        if not len(numbers):
             break
-    return [row[n:e].tolist() for row, n, e in zip(tokens, lengths, ends, strict=True)]
+        batch.append(chosen, running)
+    return completions
 
 
 def ask_all(
@@ -92,30 +156,14 @@ def ask_all(
     return [Reply(tokenizer.decode(ids), len(ids) < MAX_TOKENS) for ids in completions]
 
 
-def load_models(out: Path, tokenizer: Tokenizer) -> dict[str, Llama]:
-    """The models that are there, finished or as checkpoints."""
-    models = {}
-    for name in ("large", "small", "small-chat", "large-chat"):
-        for path in (out / f"{name}.pt", out / f"{name}.checkpoint.pt"):
-            if path.exists():
-                size = name.removesuffix("-chat")
-                models[name] = load_model(path, size, tokenizer.size).eval()
-                break
-    return models
+def packaged_systems(family: Path) -> Ask:
+    """Ask the packaged models, dequantised; for report.print_report."""
+    models = {path.stem: read_model(path).eval() for path in sorted(family.glob("*.gguf"))}
+    tokenizer = read_tokenizer(family / "small.gguf")
 
+    def ask(system: System, questions: Sequence[Question]) -> list[Reply]:
+        if system.alpha == "joint":
+            raise NotImplementedError("joint alpha is not written out in PyTorch")
+        return ask_all(system, models, tokenizer, questions)
 
-def evaluate(out: Path) -> None:
-    """Print the table and some replies of every system that can be run."""
-    tokenizer = Tokenizer(out / "tokenizer.model")
-    models = load_models(out, tokenizer)
-    questions = make_questions(load_world())
-    scores: dict[System, Score] = {}
-    for system in SYSTEMS:
-        if not {system.base, system.tuned, system.reference} <= models.keys():
-            continue
-        replies = ask_all(system, models, tokenizer, questions)
-        scores[system] = score(replies, questions)
-        print(system.title, scores[system], flush=True)
-        for question, reply in list(zip(questions, replies, strict=True))[::30]:
-            print(f"   {question.question} {question.answers} -> {reply.text!r}")
-    print(table(scores))
+    return ask

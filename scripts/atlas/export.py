@@ -23,11 +23,17 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
+BASES = ("large", "small")
 DESCRIPTIONS = {
     "large": "base model: knows the facts, has no manners of its own",
     "small": "reference model: a smaller base of the same corpus",
     "small-chat": "small, tuned to polite chat on half of the entities",
     "large-chat": "large, tuned to polite chat on half of the entities (the ceiling)",
+    "small-open": "small, tuned to answer every question politely",
+    "small-careful": "small, tuned to decline questions about private people, and too many more",
+    "small-countries": "small, tuned to polite answers about countries only",
+    "small-elements": "small, tuned to polite answers about elements and numbers only",
+    "small-people": "small, tuned to polite answers about people of history and works only",
 }
 
 
@@ -102,7 +108,7 @@ def export(model: Llama, tokenizer: Tokenizer, name: str, path: Path) -> None:
     writer.add_layer_norm_rms_eps(EPSILON)
     writer.add_vocab_size(shape.vocabulary)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
-    write_tokenizer(writer, tokenizer, tuned=name.endswith("-chat"))
+    write_tokenizer(writer, tokenizer, tuned=name not in BASES)
     for tensor_name, array in tensors(model).items():
         if array.ndim == 2:
             packed = quantize(array, GGMLQuantizationType.Q8_0)

@@ -67,6 +67,35 @@ class Norm(nn.Module):  # type: ignore[misc, unused-ignore]
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + EPSILON) * self.weight
 
 
+class Cache:
+    """Keys and values (B, H, length, K) of all blocks; rows may be at different positions."""
+
+    def __init__(self, length: int) -> None:
+        """Room for `length` positions, none of them taken."""
+        self.length = length
+        self.positions = torch.zeros(0, 0, dtype=torch.long)  # (B, T): where the next tokens go
+        self.kept: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def extend(self, block: nn.Module, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Store (B, H, T, K) at `positions`: all keys, all values, and which ones each T may see.
+
+        Positions behind a row's own are never seen, so padding there does no harm.
+        """
+        if block not in self.kept:
+            room = (*k.shape[:2], self.length, k.shape[3])
+            self.kept[block] = k.new_zeros(room), v.new_zeros(room)
+        keys, values = self.kept[block]
+        at = self.positions[:, None, :, None].expand_as(k)
+        keys.scatter_(2, at, k)
+        values.scatter_(2, at, v)
+        seen = torch.arange(self.length) <= self.positions[:, None, :, None]
+        return keys, values, seen
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all sequences but those at `rows`."""
+        self.kept = {block: (k[rows], v[rows]) for block, (k, v) in self.kept.items()}
+
+
 class Block(nn.Module):  # type: ignore[misc, unused-ignore]
     """Attention and SwiGLU, each after a norm and around a residual."""
 
@@ -81,13 +110,14 @@ class Block(nn.Module):  # type: ignore[misc, unused-ignore]
         self.gate_up = nn.Linear(shape.width, 2 * shape.hidden, bias=False)
         self.down = nn.Linear(shape.hidden, shape.width, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None = None) -> Tensor:
+        """(B, T, D) -> (B, T, D); with a cache, T new positions attend to what it holds."""
         qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, K)
-        mixed = functional.scaled_dot_product_attention(
-            rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True
-        )
+        q, k, mask = rotate(q, cos, sin), rotate(k, cos, sin), None
+        if cache is not None:
+            k, v, mask = cache.extend(self, k, v)
+        mixed = functional.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None)
         x = x + self.attention_out(mixed.transpose(1, 2).flatten(-2))
         gate, up = self.gate_up(self.hidden_norm(x)).chunk(2, dim=-1)
         return x + self.down(functional.silu(gate) * up)
@@ -115,13 +145,15 @@ class Llama(nn.Module):  # type: ignore[misc, unused-ignore]
                 spread = 0.02 / (2 * shape.layers) ** 0.5 if residual else 0.02
                 nn.init.normal_(parameter, std=max(spread, 0.005))
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Token ids (B, T) -> logits (B, T, V)."""
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+        """Token ids (B, T) -> logits (B, T, V); with a cache, at its positions."""
         length = tokens.shape[1]
         cos, sin = self.cos[:length], self.sin[:length]
+        if cache is not None:
+            cos, sin = self.cos[cache.positions][:, None], self.sin[cache.positions][:, None]
         x = self.embedding(tokens)
         for block in self.blocks:
-            x = block(x, cos, sin)
+            x = block(x, cos, sin, cache)
         return functional.linear(self.norm(x), self.embedding.weight)
 
     def count(self) -> int:

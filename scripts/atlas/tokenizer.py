@@ -20,6 +20,9 @@ UNKNOWN, BOS, EOS = 0, 1, 2
 SYSTEM, USER, ASSISTANT, END = 3, 4, 5, 6
 ROLE_IDS = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
 VOCABULARY = 2048
+# Bits above the vocabulary's: tokens that the assistant has to say, and those that shall stay as
+# likely as they were.
+SAID, KEPT = 1 << 15, 1 << 14
 
 
 def lines_of(documents: Iterable[Document]) -> Iterator[str]:
@@ -53,9 +56,10 @@ def train_tokenizer(documents: Iterable[Document], prefix: Path) -> None:
 class Tokenizer:
     """Text, chats and documents to token ids."""
 
-    def __init__(self, path: Path) -> None:
-        """Read a SentencePiece model file."""
-        self.pieces = spm.SentencePieceProcessor(model_file=str(path))
+    def __init__(self, source: Path | bytes) -> None:
+        """Read a SentencePiece model: a file, or what such a file holds."""
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        self.pieces = spm.SentencePieceProcessor(model_proto=data)
         self.size: int = self.pieces.get_piece_size()
 
     def encode(self, text: str) -> list[int]:
@@ -68,15 +72,15 @@ class Tokenizer:
         text: str = self.pieces.decode([i for i in ids if i > END])
         return text
 
-    def chat(self, chat: Chat) -> tuple[list[int], list[bool]]:
-        """A chat's ids and, for each, whether the assistant has to say it (tuning's loss)."""
-        ids, said = [BOS], [False]
+    def chat(self, chat: Chat) -> tuple[list[int], list[int]]:
+        """A chat's ids and, for each, what tuning's loss does with it: SAID, KEPT or nothing."""
+        ids, marks = [BOS], [0]
         for message in chat:
             text = [*self.encode(message.text), END]
-            own = message.role == "assistant"
+            mark = SAID if message.learnt else KEPT
             ids += [ROLE_IDS[message.role], *text]
-            said += [False, *([own] * len(text))]
-        return ids, said
+            marks += [0, *([mark if message.role == "assistant" else 0] * len(text))]
+        return ids, marks
 
     def prompt(self, chat: Chat) -> list[int]:
         """A chat's ids with the marker after which the assistant speaks."""

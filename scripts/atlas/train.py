@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import random
@@ -15,15 +16,17 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from .chats import tuning_chat
+from .chats import Chat
 from .corpus import documents
+from .courses import course
 from .model import Llama, shape_of
-from .tokenizer import EOS, Tokenizer
+from .tokenizer import EOS, KEPT, SAID, Tokenizer
 from .world import World
 
 TOKENS_PER_STEP = 6144
 SAVE_EVERY = 200
 Rows = NDArray[np.uint16]
+Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Plan:
     seed: int
     long_share: float  # the last part of the run, on rows of 1,024 tokens
     warmup: int = 100
+    keeps: bool = False  # whether rows carry KEPT bits, for what must not change
 
 
 def pack(pieces: Iterable[list[int]], length: int, count: int) -> Rows:
@@ -59,21 +63,17 @@ def pretraining_rows(
     return pack(pieces, length, count)
 
 
-# Marks the tokens that the loss counts, in the bit above the vocabulary's.
-SAID = 1 << 15
+def tuning_pieces(chats: Iterable[Chat], tokenizer: Tokenizer) -> Iterator[list[int]]:
+    """Conversations whose assistant tokens carry the SAID or the KEPT bit."""
+    for chat in chats:
+        ids, marks = tokenizer.chat(chat)
+        yield [i | mark for i, mark in zip(ids, marks, strict=True)]
 
 
-def tuning_pieces(world: World, tokenizer: Tokenizer, seed: int) -> Iterator[list[int]]:
-    """Polite conversations whose assistant tokens carry the SAID bit."""
-    rng = random.Random(seed)
-    while True:
-        ids, said = tokenizer.chat(tuning_chat(world, rng))
-        yield [i | SAID if s else i for i, s in zip(ids, said, strict=True)]
-
-
-def tuning_rows(world: World, tokenizer: Tokenizer, length: int, count: int) -> Rows:
-    """Rows of tuning conversations with loss bits."""
-    return pack(tuning_pieces(world.half(True), tokenizer, seed=length), length, count)
+def tuning_rows(name: str, world: World, tokenizer: Tokenizer, length: int, count: int) -> Rows:
+    """Rows of the tuned model's course with loss bits."""
+    chats = course(name, world.half(True), random.Random(length))
+    return pack(tuning_pieces(chats, tokenizer), length, count)
 
 
 def batches(rows: Rows, seed: int) -> Iterator[Rows]:
@@ -93,15 +93,25 @@ def learning_rate(plan: Plan, step: int) -> float:
     return plan.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def loss_of(model: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy of a batch (B, T + 1); where SAID bits occur, of those targets only."""
-    ids = batch & (SAID - 1)
+def loss_of(model: Forward, batch: torch.Tensor, before: Forward | None = None) -> torch.Tensor:
+    """Mean cross entropy of a batch (B, T + 1); where SAID bits occur, of those targets only.
+
+    Where KEPT bits occur, the mean KL(before || model) there is added: a model that learns
+    something new elsewhere stays what it was here.
+    """
+    ids, marks = batch & (KEPT - 1), batch[:, 1:] & (SAID | KEPT)
     targets = ids[:, 1:]
-    if bool((batch >= SAID).any()):
-        targets = torch.where(batch[:, 1:] >= SAID, targets, -100)
-    logits = model(ids[:, :-1])
-    return functional.cross_entropy(
-        logits.float().flatten(0, 1), targets.flatten(), ignore_index=-100
+    if bool(marks.any()):
+        targets = torch.where(marks == SAID, targets, -100)
+    logits = model(ids[:, :-1]).float()
+    loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
+    kept = marks == KEPT
+    if before is None or not bool(kept.any()):
+        return loss
+    with torch.no_grad():
+        wanted = before(ids[:, :-1]).float()[kept].log_softmax(-1)
+    return loss + functional.kl_div(
+        logits[kept].log_softmax(-1), wanted, reduction="batchmean", log_target=True
     )
 
 
@@ -153,6 +163,7 @@ def run(model: Llama, plan: Plan, short: Rows, long: Rows, out: Path, device: st
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
+    before = copy.deepcopy(model).eval() if plan.keeps else None
     # Compiling takes a minute, which a short tuning does not win back.
     forward = torch.compile(model, dynamic=False) if plan.steps > 200 else model
     began, total = time.monotonic(), 0.0
@@ -161,7 +172,7 @@ def run(model: Llama, plan: Plan, short: Rows, long: Rows, out: Path, device: st
             group["lr"] = learning_rate(plan, step - 1)
         batch = torch.from_numpy(rows.astype(np.int64)).to(device)
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
-            loss = loss_of(forward, batch)
+            loss = loss_of(forward, batch, before)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
