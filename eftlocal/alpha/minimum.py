@@ -196,9 +196,9 @@ def _may_cross(a: Point, b: Point, targets: Targets) -> bool:
     """
     f, g = targets.f, targets.g
     if not targets.both:
-        return min(a.f, b.f) < f < max(a.f, b.f)
-    above = min(a.f, b.f) >= f and min(a.g, b.g) >= g
-    return not above and not (max(a.f, b.f) <= f and max(a.g, b.g) <= g)
+        return a.f < f < b.f or b.f < f < a.f
+    above = a.f >= f and a.g >= g and b.f >= f and b.g >= g
+    return not above and not (a.f <= f and a.g <= g and b.f <= f and b.g <= g)
 
 
 def _look_into(points: list[Point], left: int, targets: Targets) -> _Cell:
@@ -221,7 +221,8 @@ def _look_into(points: list[Point], left: int, targets: Targets) -> _Cell:
         if off > _SMOOTH * box and box > 1e-9 and not is_narrow:
             is_rough, off = True, box
         for i, (h0, h1, k0, k1, _) in enumerate(_BASIS):
-            apart = abs(min(max(h0 * y0 + h1 * y1 + k0 * d0 + k1 * d1, low), high) - target)
+            value = h0 * y0 + h1 * y1 + k0 * d0 + k1 * d1
+            apart = abs((low if value < low else high if value > high else value) - target)
             losses[i] += apart * apart
             if apart > off:
                 at_best[i] += (apart - off) ** 2
