@@ -148,7 +148,7 @@ class FusedModel:
             if not source:
                 raise PromptError(
                     f"{self._parts.tuned.path} has no chat template; use `complete`, "
-                    "or a tuned model that has one"
+                    "or a tuned model (for an adapter: a reference) that has one"
                 )
             self._template = ChatTemplate(
                 source, self._marker(self.vocabulary.bos), self._marker(self.vocabulary.eos)

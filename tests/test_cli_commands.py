@@ -130,7 +130,7 @@ NONSENSE = {
     "stop json": ('/set stop ["a', "stop"),
     "stop numbers": ("/set stop [1]", "stop"),
     "bias": ("/set logit_bias 4", "logit_bias"),
-    "alpha": ("/set alpha fast", "alpha: 'fast' is not a number, or one of dynamic, grid"),
+    "alpha": ("/set alpha fast", "alpha: 'fast' is neither a number nor one of dynamic, grid"),
     "alpha range": ("/set alpha_high -1", "alpha_high = -1.0 is not allowed"),
     "weight": ("/set weight math=1", "weight = math=1 is not allowed; the experts are: tuned"),
     "weight form": ("/set weight tuned", "weight: 'tuned' is not an expert and a number"),

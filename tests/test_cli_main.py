@@ -104,7 +104,7 @@ WRONG_USAGE = {
     "nan": (["complete", "--alpha", "nan", "hi"], "alpha = nan is not allowed; use a number"),
     "alpha": (
         ["complete", "--alpha", "fast", "hi"],
-        "'fast' is not a number, or one of dynamic, grid, one-sided, joint",
+        "'fast' is neither a number nor one of dynamic, grid, one-sided, joint",
     ),
     "range": (["chat", "--alpha-high", "-1", "hi"], "alpha_high = -1.0 is not allowed; use a num"),
     "every": (["chat", "--alpha-every", "-1", "hi"], "alpha_every = -1 is not allowed; use 0 (the"),

@@ -59,7 +59,9 @@ class WordOrNumber(ParamType):
         try:
             return float(value)
         except ValueError:
-            self.fail(f"{value!r} is not a number, or one of {', '.join(self.words)}", param, ctx)
+            self.fail(
+                f"{value!r} is neither a number nor one of {', '.join(self.words)}", param, ctx
+            )
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
