@@ -14,13 +14,13 @@ One thread owns an engine; only `Generation.cancel` may be called from another.
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
+from .acceptance import accept
 from .context import Block
 from .diagnostics import Trace, diagnose
 from .distributions import Array, log_sum_exp
@@ -28,20 +28,13 @@ from .ensemble import Ensemble
 from .errors import UsageError
 from .fusion import FusionSettings, fuse
 from .generation import Generation, Request, TokenEvent
-from .sampling import Noise, adjust, largest, sample
+from .sampling import adjust, largest, sample
+from .speculation import Draft, Speculation
+
+# About how long the first generation with `draft = "auto"` looks at what decodes take.
+_MEASURING_SECONDS = 0.25
 
 Events = list[tuple[Generation, TokenEvent]]
-
-
-@dataclass(slots=True)
-class _Draft:
-    """A sequence's part of a round: n rows, the drafter's proposals for all but the first."""
-
-    generation: Generation
-    n: int
-    tokens: list[int] = field(default_factory=list)
-    rows: list[Array] = field(default_factory=list)
-    noises: list[Noise] = field(default_factory=list)
 
 
 class _Decision(NamedTuple):
@@ -73,6 +66,8 @@ class Engine:
         self._running: list[Generation] = []
         self._last_used = [0.0] * ensemble.n_sequences
         self._row = np.empty((1, ensemble.n_vocab), np.float32)
+        self._is_measured = False
+        self.speculation = Speculation(ensemble, eog)
 
     def submit(self, request: Request) -> Generation:
         """Queue a request.
@@ -140,6 +135,8 @@ class Engine:
         """Give waiting requests the free sequence that shares most with their prompt."""
         while self._waiting and len(self._running) < self.ensemble.n_sequences:
             generation = self._waiting.popleft()
+            if generation.request.options.draft == "auto" and not self._running:
+                self._measure()
             prompts = generation.request.prompts
             busy = {g.sequence for g in self._running}
             free = [s for s in range(self.ensemble.n_sequences) if s not in busy]
@@ -151,6 +148,15 @@ class Engine:
             generation.times.started = time.perf_counter()
             self._running.append(generation)
             self._report_prefill(generation)
+
+    def _measure(self) -> None:
+        """Learn what decodes take, once, before the caches hold anything."""
+        contexts, n_sequences = self.ensemble.contexts, self.ensemble.n_sequences
+        if self._is_measured or not self.ensemble.can_rewind:
+            return
+        self._is_measured = True
+        if not any(context.tokens(s) for context in contexts for s in range(n_sequences)):
+            self.ensemble.measure(_MEASURING_SECONDS)
 
     def _prefill(self) -> None:
         generation = next((g for g in self._running if not g.last), None)
@@ -186,7 +192,7 @@ class Engine:
         self.ensemble.settle(generation.sequence, prompts, len(generation.tokens))
 
     def _round(self, ready: Sequence[Generation]) -> Events:
-        drafts = self._draft(ready)
+        drafts = self.speculation.draft(ready)
         rows = self._score(drafts)
         events: Events = []
         first = 0
@@ -206,49 +212,7 @@ class Engine:
                 self._settle(generation)
         return events
 
-    def _draft(self, ready: Sequence[Generation]) -> list[_Draft]:
-        """Phase 1: single drafter steps, together for all sequences that are still drafting."""
-        drafter = self.ensemble.roles.drafter
-        drafts = [_Draft(g, self._rows_wanted(g)) for g in ready]
-        active = drafts
-        depth = 0
-        while active:
-            last = [d.tokens[-1] if d.tokens else d.generation.last[drafter] for d in active]
-            rows = self.ensemble.draft(
-                [Block(d.generation.sequence, [t], 1) for d, t in zip(active, last, strict=True)]
-            )
-            # The drafter's next step overwrites its rows.
-            if max(draft.n for draft in drafts) > 1:
-                rows = rows.copy()
-            depth += 1
-            for i, draft in enumerate(active):
-                self._propose(draft, rows[i], depth)
-            active = [d for d in active if d.n > depth]
-        return drafts
-
-    def _rows_wanted(self, generation: Generation) -> int:
-        n = generation.request.options.rows_per_round if self.ensemble.can_rewind else 1
-        return min(n, generation.limit - len(generation.tokens))
-
-    def _propose(self, draft: _Draft, row: Array, depth: int) -> None:
-        """Keep the drafter's row; where another step may follow, sample the next draft."""
-        generation = draft.generation
-        options = generation.request.options
-        index = len(generation.tokens) + depth - 1
-        draft.noises.append(Noise(options.seed, generation.request.choice, index))
-        draft.rows.append(row)
-        if depth == draft.n:
-            return
-        counts = generation.counts
-        if options.has_penalties and draft.tokens:
-            counts = counts + Counter(draft.tokens)
-        token = sample(adjust(row, options, counts), options, draft.noises[-1])
-        if token in self.eog or generation.cancelled:
-            draft.n = depth
-        else:
-            draft.tokens.append(token)
-
-    def _score(self, drafts: Sequence[_Draft]) -> list[Array]:
+    def _score(self, drafts: Sequence[Draft]) -> list[Array]:
         """Phase 2: every other context scores all blocks; rows (R, V) per context."""
         blocks = [
             [Block(d.generation.sequence, [d.generation.last[i], *d.tokens], d.n) for d in drafts]
@@ -258,7 +222,7 @@ class Engine:
         drafted_rows = drafted[0][None] if len(drafted) == 1 else np.stack(drafted)
         return self.ensemble.score(blocks, drafted_rows)
 
-    def _decide(self, draft: _Draft, j: int, rows: Sequence[Array]) -> TokenEvent:
+    def _decide(self, draft: Draft, j: int, rows: Sequence[Array]) -> TokenEvent:
         """Phase 3: fuse and sample one row (rows: (1, V) per context), and emit the token."""
         generation, roles = draft.generation, self.ensemble.roles
         options = generation.request.options
@@ -279,7 +243,7 @@ class Engine:
         if options.repetition_penalty != 1 and generation.counts:
             shift = float(log_sum_exp(base)[0]) - log_z
         adjusted = adjust(row, options, generation.counts, shift)
-        token = sample(adjusted, options, draft.noises[j], log_z if adjusted is row else None)
+        token = self._draw(draft, j, adjusted, log_z if adjusted is row else None)
         generation.held = alpha = tuple(fused.alpha[0].tolist())
         trace = None
         if options.trace:
@@ -287,11 +251,21 @@ class Engine:
             trace = diagnose(base[0], *experts, row, alpha, token)
         return self._emit(draft, j, _Decision(row, log_z, token, alpha, trace))
 
-    def _emit(self, draft: _Draft, j: int, decision: _Decision) -> TokenEvent:
+    def _draw(self, draft: Draft, j: int, adjusted: Array, log_z: float | None) -> int:
+        """Draw the token of row j from its adjusted logits (V,), as the request accepts drafts."""
+        generation, noise = draft.generation, draft.noises[j]
+        options = generation.request.options
+        if options.accept == "coupled":
+            return sample(adjusted, options, noise, log_z)
+        proposal = draft.tokens[j] if j < len(draft.tokens) else None
+        drafted = adjust(draft.rows[j], options, generation.counts)
+        return accept(drafted, adjusted, proposal, options, noise)[0]
+
+    def _emit(self, draft: Draft, j: int, decision: _Decision) -> TokenEvent:
         generation = draft.generation
         request = generation.request
         row, log_z, token, alpha, trace = decision
-        accepted = token in draft.tokens[j : j + 1]
+        accepted = self.speculation.learn(draft, j, token)
         if j == 0:
             generation.rounds += 1
             generation.drafted += len(draft.tokens)

@@ -5,11 +5,14 @@ Knows token ids and rows of logits, nothing of text or sampling.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .context import Block, Context, Rows
+from .drafting import Costs, sizes_to_measure
 from .errors import ContextFull
+from .options import MAX_DRAFT
 
 Tokens = Sequence[int]
 
@@ -39,6 +42,7 @@ class Ensemble:
         n_ctx: tokens that one sequence can hold in every context.
         n_sequences: sequences that every context has.
         can_rewind: whether every context can; without it nothing can be drafted.
+        costs: what decodes take.
     """
 
     def __init__(self, contexts: Sequence[Context], roles: Roles, n_vocab: int) -> None:
@@ -48,6 +52,7 @@ class Ensemble:
         self.n_ctx = min(context.n_ctx for context in self.contexts)
         self.n_sequences = min(context.n_sequences for context in self.contexts)
         self.can_rewind = all(context.can_rewind for context in self.contexts)
+        self.costs = Costs.of(len(self.contexts))
 
     def check_room(self, prompts: Sequence[Tokens]) -> int:
         """Tokens that a completion of these prompts (one per context) can have.
@@ -100,7 +105,7 @@ class Ensemble:
 
     def draft(self, blocks: Sequence[Block]) -> Rows:
         """Decode in the drafter; rows (R, n_vocab) are valid until its next decode."""
-        return self.contexts[self.roles.drafter].decode(blocks)[:, : self.n_vocab]
+        return self._decode(self.roles.drafter, blocks)
 
     def score(self, blocks: Sequence[Sequence[Block]], drafted: Rows) -> list[Rows]:
         """Decode in every context but the drafter.
@@ -113,9 +118,34 @@ class Ensemble:
             (R, n_vocab) per context, valid until its next decode.
         """
         return [
-            drafted if i == self.roles.drafter else context.decode(blocks[i])[:, : self.n_vocab]
-            for i, context in enumerate(self.contexts)
+            drafted if i == self.roles.drafter else self._decode(i, blocks[i])
+            for i in range(len(self.contexts))
         ]
+
+    def _decode(self, index: int, blocks: Sequence[Block]) -> Rows:
+        start = time.perf_counter()
+        rows = self.contexts[index].decode(blocks)[:, : self.n_vocab]
+        n_tokens = sum(len(block.tokens) for block in blocks)
+        self.costs.add(index, n_tokens, time.perf_counter() - start)
+        return rows
+
+    def measure(self, budget: float) -> None:
+        """Learn what decodes take, where all sequences are empty.
+
+        Args:
+            budget: seconds that this may take in all, about.
+        """
+        end = time.perf_counter() + budget
+        for i, context in enumerate(self.contexts):
+            # The first decode is slower than any other.
+            context.decode([Block(0, [0], 1)])
+            self._cut(i, 0, 0)
+        for size in sizes_to_measure(MAX_DRAFT):
+            for i, context in enumerate(self.contexts):
+                expected = self.costs.seconds(i, size) if self.costs.known[i] else 0.0
+                if size <= self.n_ctx and time.perf_counter() + expected < end:
+                    self._decode(i, [Block(0, [0] * size, min(size, context.n_rows))])
+                    self._cut(i, 0, 0)
 
     def settle(self, sequence: int, prompts: Sequence[Tokens], n_completion: int) -> None:
         """Drop what caches hold beyond the prompt and the completion without its last token."""

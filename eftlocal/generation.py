@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .diagnostics import Trace
+from .drafting import Plan
 from .fusion import FusionSettings
 from .options import GenerationOptions
 
@@ -86,6 +87,8 @@ class Generation:
         finish_reason: None while it runs, then "stop", "length", "cancelled" or "error".
         cached_tokens: prompt tokens of the base that were not evaluated again.
         rounds, drafted, accepted: how speculation went.
+        checked, agreed: drafts and probes that were compared with what was decided.
+        plan: how far to draft, where that is chosen from measured costs.
         times: when it got how far.
     """
 
@@ -103,6 +106,9 @@ class Generation:
     rounds: int = 0
     drafted: int = 0
     accepted: int = 0
+    checked: int = 0
+    agreed: int = 0
+    plan: Plan | None = None
     times: Times = field(default_factory=Times)
 
     @property

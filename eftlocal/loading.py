@@ -27,7 +27,7 @@ from .llama import (
 from .model import FusedModel, Parts
 from .options import MAX_DRAFT, GenerationOptions, RuntimeOptions, option_name
 from .registry import DEFAULT_ENTRY, Entry, Expert, Source, load_registry
-from .threads import usable_cores
+from .threads import idle_cores
 
 Progress = Callable[[float], None]
 File = str | Path
@@ -228,7 +228,10 @@ def _load_weights(
         for path, role in roles.items():
             layers = getattr(runtime, f"{role}_gpu_layers")
             settings = WeightsSettings(
-                runtime.gpu_layers if layers is None else layers, runtime.mmap, runtime.mlock
+                runtime.gpu_layers if layers is None else layers,
+                runtime.mmap,
+                runtime.mlock,
+                runtime.rpc_servers if role == "base" else (),
             )
             loaded[path] = Weights(path, settings, _part(progress, done, sizes[path], total))
             done += sizes[path]
@@ -300,7 +303,7 @@ def _make_contexts(
         n_ctx=runtime.ctx or min(trained, _MOST_DEFAULT_CTX),
         n_rows=MAX_DRAFT * runtime.parallel,
         n_sequences=runtime.parallel,
-        threads=runtime.threads or usable_cores(),
+        threads=runtime.threads or idle_cores(),
         batch=runtime.batch,
         flash_attention=runtime.flash_attention,
         cache_type=runtime.cache_type,

@@ -73,6 +73,11 @@ class FusedModel:
         self._streams: list[Stream] = []
         self._is_open = True
 
+    @property
+    def can_draft(self) -> bool:
+        """Whether all caches can take tokens back; recurrent and hybrid models' cannot."""
+        return self.engine.ensemble.can_rewind
+
     def chat(self, messages: Sequence[Message], **options: Any) -> Completion:
         """Answer a conversation; see `stream_chat`."""
         return _run(self.stream_chat(messages, **options))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from reprlib import repr as brief
@@ -30,6 +31,12 @@ def _is_number(value: object, low: float, high: float) -> bool:
 
 def _is_count(value: object, low: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _is_server(value: object) -> bool:
+    """Whether it is HOST:PORT with a name or an IPv4 address, all that llama.cpp connects to."""
+    found = re.fullmatch(r"[\w.-]+:([0-9]{1,5})", value) if isinstance(value, str) else None
+    return found is not None and 0 < int(found[1]) < 65536
 
 
 def option_name(field_name: str) -> str:
@@ -65,13 +72,14 @@ class RuntimeOptions(_Updatable):
         ctx: context length in tokens; 0 takes what every model was trained for (at most 8,192).
         gpu_layers: "auto" or "all" (everything, where a GPU is there), or a number of layers.
         base_gpu_layers, tuned_gpu_layers, reference_gpu_layers: the same for one role.
-        threads: 0 takes the physical cores that this process may use.
+        threads: 0 takes the physical cores that this process may use and that others leave idle.
         batch: prompt tokens evaluated per call; Ctrl-C is heard between two calls.
         flash_attention: "auto", "on" or "off".
         cache_type: type of the KV cache: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0.
         mmap: "auto", "on" or "off"; auto maps files only where no copy would be made anyway.
         mlock: keep weights in RAM.
         parallel: sequences (conversations) that each context can hold at once.
+        rpc: rpc-servers that hold the base's layers: "HOST:PORT,HOST:PORT", or a list of them.
     """
 
     ctx: int = 0
@@ -86,8 +94,11 @@ class RuntimeOptions(_Updatable):
     mmap: str = "auto"
     mlock: bool = False
     parallel: int = 1
+    rpc: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.rpc, list):
+            object.__setattr__(self, "rpc", tuple(self.rpc))
         _check(_is_count(self.ctx, 0), "ctx", self.ctx, "a number of tokens, or 0 for the default")
         for name in ("", "base_", "tuned_", "reference_"):
             layers = getattr(self, f"{name}gpu_layers")
@@ -102,6 +113,26 @@ class RuntimeOptions(_Updatable):
         _check(self.cache_type in types, "cache_type", self.cache_type, ", ".join(types))
         _check(isinstance(self.mlock, bool), "mlock", self.mlock, "true or false")
         _check(_is_count(self.parallel, 1), "parallel", self.parallel, "1 or more")
+        self._check_rpc()
+
+    def _check_rpc(self) -> None:
+        """Check the form of the servers, and that there is something for them to hold."""
+        ok = self.rpc is None or isinstance(self.rpc, str | tuple)
+        servers = self.rpc_servers if ok else ()
+        ok = ok and all(map(_is_server, servers)) and len(set(servers)) == len(servers)
+        allowed = "HOST:PORT[,HOST:PORT], every server once, such as 192.168.0.5:50052"
+        _check(ok, "rpc", self.rpc, allowed)
+        own = self.base_gpu_layers
+        layers = self.gpu_layers if own is None else own
+        allowed = "base_gpu_layers above 0: so many layers go to the servers"
+        _check(not servers or layers != 0, "rpc", self.rpc, allowed)
+
+    @property
+    def rpc_servers(self) -> tuple[str, ...]:
+        """HOST:PORT of every rpc-server; none without `rpc`."""
+        if isinstance(self.rpc, str):
+            return tuple(part.strip() for part in self.rpc.split(",")) if self.rpc else ()
+        return tuple(self.rpc or ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +201,11 @@ class GenerationOptions(Sampler):
         seed: the text is a function of it (given equal logits).
         max_tokens: 0 goes on to the end of the context.
         stop: strings that end the completion; they are not part of the text.
-        draft: "off", or the number of tokens that one round may decide (2 to 16).
+        draft: "auto" (as many as pay, from measured costs), "off", or the number of tokens that
+            one round may decide (2 to 16).
+        accept: "coupled", the drafter's and the fused row share their noise; or "rejection", which
+            accepts more drafts. Both draw from the same distribution, each its own texts, and a
+            seed gives one text with any draft.
         top_logprobs: likeliest alternatives reported per token, 0 to 20.
     """
 
@@ -186,6 +221,7 @@ class GenerationOptions(Sampler):
     max_tokens: int = 0
     stop: Sequence[str] = ()
     draft: str | int = "off"
+    accept: str = "coupled"
     top_logprobs: int = 0
 
     def __post_init__(self) -> None:
@@ -199,7 +235,10 @@ class GenerationOptions(Sampler):
         texts = isinstance(self.stop, tuple) and all(isinstance(s, str) and s for s in self.stop)
         _check(texts, "stop", self.stop, "strings that are not empty")
         in_range = _is_count(self.draft, 1) and int(self.draft) <= MAX_DRAFT
-        _check(self.draft == "off" or in_range, "draft", self.draft, f"off, or 1 to {MAX_DRAFT}")
+        allowed = f"auto, off, or 1 to {MAX_DRAFT}"
+        _check(self.draft in ("auto", "off") or in_range, "draft", self.draft, allowed)
+        rules = ("coupled", "rejection")
+        _check(self.accept in rules, "accept", self.accept, " or ".join(rules))
         in_range = _is_count(self.top_logprobs, 0) and self.top_logprobs <= 20
         _check(in_range, "top_logprobs", self.top_logprobs, "0 to 20")
 
@@ -241,6 +280,6 @@ class GenerationOptions(Sampler):
         _check(isinstance(self.trace, bool), "trace", self.trace, "true or false")
 
     @property
-    def rows_per_round(self) -> int:
-        """The n of a round: 1 is plain decoding."""
-        return 1 if self.draft == "off" else int(self.draft)
+    def most_rows(self) -> int:
+        """The largest n of a round: 1 is plain decoding."""
+        return {"off": 1, "auto": MAX_DRAFT}.get(str(self.draft)) or int(self.draft)

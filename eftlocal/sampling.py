@@ -23,10 +23,12 @@ _MASK64 = (1 << 64) - 1
 _DEPTHS = (4.0, 12.0)
 # How far below the top the nucleus is looked for, step by step.
 _REACHES = (4.0, 8.0, 12.0)
+# Classes of depth in which the edge of a nucleus is looked for.
+_CLASSES_PER_NAT, _DEEPEST_CLASS = np.float32(64), np.float32(64)
 # A race of so few tokens is not worth a look at who can win.
 _FEW = 1024
-# Lower temperatures are the same in float32, and would overflow it.
-_COLDEST = 1e-30
+COLDEST = 1e-30
+"""Lower temperatures are the same in float32, and would overflow it."""
 
 
 def _mix64(value: int) -> int:
@@ -43,12 +45,22 @@ class Noise:
 
     The drafter's row and the fused row of an index share it, so that they agree as often as
     their distributions allow, and the text does not depend on the draft (arXiv 2408.07978).
+    What has to be independent of it, at the same index, takes another `stream`.
     """
 
     seed: int
     choice: int
     index: int
+    stream: int = 0
     _all: Bits | None = field(default=None, repr=False)
+
+    def on(self, stream: int) -> Noise:
+        """Noise of the same index that is independent of this one."""
+        return Noise(self.seed, self.choice, self.index, stream)
+
+    def uniform(self) -> float:
+        """One number between 0 and 1, both excluded, that belongs to no token."""
+        return ((self._key() >> 16) + 0.5) * 2.0**-48
 
     def bits(self, ids: Ids) -> Bits:
         """32 hash bits for each of `ids`."""
@@ -60,8 +72,12 @@ class Noise:
             self._all = self._hash(np.arange(n_vocab, dtype=np.uint32))
         return self._all
 
-    def _hash(self, h: Bits) -> Bits:
+    def _key(self) -> int:
         key = _mix64(_mix64(_mix64(self.seed) ^ self.choice) ^ self.index)
+        return _mix64(key ^ self.stream) if self.stream else key
+
+    def _hash(self, h: Bits) -> Bits:
+        key = self._key()
         h *= np.uint32(0x9E3779B1)
         h ^= np.uint32(key & 0xFFFFFFFF)
         h ^= h >> np.uint32(16)
@@ -144,8 +160,34 @@ def sample(logits: Array, sampler: Sampler, noise: Noise, log_z: float | None = 
     top_id = int(logits.argmax())
     if sampler.temperature == 0:
         return top_id
-    temperature = max(sampler.temperature, _COLDEST)
+    temperature = max(sampler.temperature, COLDEST)
     top = float(logits[top_id])
+    ids, needed = _candidates(logits, sampler, top, log_z)
+    winner = _race(logits, ids, noise, top, temperature)
+    # A token is in the nucleus iff the likelier ones, which all outlast min-p, weigh less than
+    # top-p. Where the winner is not, the best of those in front of it is next, and so on.
+    while needed and _mass(logits, ahead := _ahead(logits, winner, ids), top) >= needed:
+        winner = _race(logits, ahead, noise, top, temperature)
+    return winner
+
+
+def survivors(logits: Array, sampler: Sampler) -> Ids | None:
+    """Ids that top-k, top-p and min-p keep, ascending; None where all are kept.
+
+    They are the tokens that `sample` can draw at a temperature above 0.
+    """
+    top = float(logits.max())
+    ids, needed = _candidates(logits, sampler, top, None)
+    return _nucleus(logits, ids, top, needed) if needed else ids
+
+
+def _candidates(
+    logits: Array, sampler: Sampler, top: float, log_z: float | None
+) -> tuple[Ids | None, float]:
+    """Ids that outlast top-k and min-p, all that outlast top-p among them; None for all.
+
+    The second result is what top-p wants them to weigh, the likeliest being 1; 0 without top-p.
+    """
     kept = largest(logits, sampler.top_k) if sampler.top_k else None
     ids, needed = kept, 0.0
     if sampler.top_p < 1:
@@ -160,12 +202,28 @@ def sample(logits: Array, sampler: Sampler, noise: Noise, log_z: float | None = 
     if sampler.min_p > 0:
         floor = np.float32(top + math.log(sampler.min_p))
         ids = np.flatnonzero(logits >= floor) if ids is None else ids[logits[ids] >= floor]
-    winner = _race(logits, ids, noise, top, temperature)
-    # A token is in the nucleus iff the likelier ones, which all outlast min-p, weigh less than
-    # top-p. Where the winner is not, the best of those in front of it is next, and so on.
-    while needed and _mass(logits, ahead := _ahead(logits, winner, ids), top) >= needed:
-        winner = _race(logits, ahead, noise, top, temperature)
-    return winner
+    return ids, needed
+
+
+def _nucleus(logits: Array, ids: Ids | None, top: float, needed: float) -> Ids:
+    """The fewest likeliest tokens, among `ids` or all, that weigh `needed`; ties by lower id.
+
+    Tokens are put in classes by their depth below the top; only one class has to be sorted.
+    """
+    ids = np.flatnonzero(logits > -math.inf) if ids is None else ids
+    depth = np.float32(top) - logits[ids]
+    weights = np.exp(-depth)
+    classes = (np.minimum(depth, _DEEPEST_CLASS) * _CLASSES_PER_NAT).astype(np.intp)
+    reached = np.cumsum(np.bincount(classes, weights))
+    last = int(np.searchsorted(reached, needed))
+    places = np.flatnonzero(classes == last)
+    places = places[np.argsort(depth[places], kind="stable")]
+    in_front = np.cumsum(weights[places], dtype=np.float64) - weights[places]
+    in_front += reached[last - 1] if last else 0.0
+    kept = classes < last
+    kept[places[in_front < needed]] = True
+    nucleus: Ids = ids[kept]
+    return nucleus
 
 
 def _mass(logits: Array, ids: Ids, top: float) -> float:

@@ -7,12 +7,33 @@ import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 _CPU = "/sys/devices/system/cpu"
+_LOAD = "/proc/loadavg"
 _CGROUP = "/sys/fs/cgroup"
 _OWN_CGROUP = "/proc/self/cgroup"
+
+
+def idle_cores(usable: int | None = None, load_file: str = _LOAD) -> int:
+    """Of the usable cores, those that other programs leave idle right now; at least one.
+
+    A step waits for its slowest thread. With two threads on two cores, one of them busy with
+    another program, small models were seen to be 28 times slower than with one thread.
+    """
+    busy = min(_runnable(load_file, wait) for wait in (0.0, 0.004, 0.004)) - 1
+    return max(1, min(usable or usable_cores(), (os.cpu_count() or 1) - busy))
+
+
+def _runnable(load_file: str, wait: float) -> int:
+    """Threads of this machine that run or want to, this one included; 1 where nobody says."""
+    time.sleep(wait)
+    try:
+        return int(Path(load_file).read_text().split()[3].split("/")[0])
+    except (OSError, ValueError, IndexError):
+        return 1
 
 
 def usable_cores(

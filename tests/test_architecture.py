@@ -19,22 +19,28 @@ LAYERS = (
     ("options",),
     ("distributions", "experts"),
     ("alpha", "upscaling", "sampling", "diagnostics"),
-    ("fusion",),
+    ("fusion", "acceptance"),
+    ("drafting",),
     ("context", "generation"),
     ("ensemble",),
+    ("speculation",),
     ("engine",),
     ("llama", "threads", "text", "templates", "prompts", "registry", "hub", "memory"),
     ("stream",),
     ("model",),
     ("loading",),
     ("__init__",),
-    ("explain",),
+    ("explain", "bench"),
     ("cli", "server", "evaluate"),
     ("__main__",),
 )
-HEART = ("distributions", "alpha", "upscaling", "fusion", "sampling", "diagnostics")
+HEART = (
+    "distributions", "alpha", "upscaling", "fusion", "sampling", "acceptance", "diagnostics",
+    "drafting",
+)  # fmt: skip
 OWNERS = {
     "llama_cpp": "llama/library.py",
+    "gguf": "bench/",
     "huggingface_hub": "hub.py",
     "jinja2": "templates.py",
     "click": "cli/",

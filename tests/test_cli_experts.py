@@ -178,7 +178,7 @@ def test_values_are_completed(chat: Chat) -> None:
     assert "lambda_" not in completions(chat, "/set parameter l")
     assert completions(chat, "/set parameter alpha_") == ["alpha_low", "alpha_high", "alpha_every"]
     assert completions(chat, "/set parameter alpha d") == ["dynamic", "default"]
-    assert completions(chat, "/set parameter draft ") == ["off", "default"]
+    assert completions(chat, "/set parameter draft ") == ["auto", "off", "default"]
     assert completions(chat, "/set parameter weight ") == ["math=", "code="]
     assert completions(chat, "/set parameter weight math=1 c") == ["code="]
     assert completions(chat, "/set parameter nonsense ") == []

@@ -98,7 +98,7 @@ WRONG_USAGE = {
     "missing value": (["complete", "--alpha"], "requires an argument"),
     "not a number": (["complete", "--top-p", "x", "hi"], "'x' is not a valid float"),
     "not allowed": (["complete", "--top-p", "3", "hi"], "top_p = 3.0 is not allowed"),
-    "not a draft": (["complete", "--draft", "many", "hi"], "'many' is not off or an integer"),
+    "not a draft": (["complete", "--draft", "many", "hi"], "'many' is not auto, off or an integer"),
     "draft too long": (["complete", "--draft", "99", "hi"], "draft = 99 is not allowed"),
     "no bias": (["complete", "--logit-bias", "4", "hi"], "42=-1.5"),
     "nan": (["complete", "--alpha", "nan", "hi"], "alpha = nan is not allowed; use a number"),

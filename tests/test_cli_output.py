@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+import eftlocal
 from eftlocal.cli import delivery
 from eftlocal.cli.interrupts import Interrupts
-from eftlocal.cli.output import Progress, ReplyWriter, wants_color
+from eftlocal.cli.output import Progress, ReplyWriter, timing_lines, wants_color
 
 from .cli_chat import arguments_for
 from .conftest import Trio
@@ -188,3 +189,13 @@ def test_ctrl_c_while_a_prompt_is_read(trio: Trio, tmp_path: Path) -> None:
         after = model.complete(prompt, max_tokens=5)
     with arguments_for(trio).load() as model:
         assert model.complete(prompt, max_tokens=5).tokens == after.tokens
+
+
+def test_timings_say_why_nothing_is_drafted(trio: Trio) -> None:
+    """Models that cannot take tokens back are named as the reason; others show counts."""
+    with eftlocal.load(**trio._asdict(), threads=1, ctx=64) as model:
+        completion = model.complete([5, 6], max_tokens=6, draft=4)
+        assert model.can_draft
+    assert timing_lines(completion, None)[-1].startswith("draft       ")
+    assert f"{completion.timings.rounds} rounds" in timing_lines(completion, None)[-1]
+    assert "cannot take tokens back" in timing_lines(completion, None, can_draft=False)[-1]

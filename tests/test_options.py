@@ -39,6 +39,29 @@ RUNTIME: dict[str, tuple[str, list[object]]] = {
     "mmap": ("auto, on or off", ["true", False, 0]),
     "mlock": ("true or false", ["on", 1, 0, None]),
     "parallel": ("1 or more", [*COUNTS, 0]),
+    "rpc": (
+        "HOST:PORT[,HOST:PORT], every server once",
+        [
+            "a",
+            "a:",
+            ":1",
+            "a:0",
+            "a:65536",
+            "a:1,",
+            "a:1;b:1",
+            "a:1,a:1",
+            "[::1]:5",
+            "a b:1",
+            "http://a:1",
+            "a:+1",
+            5,
+            True,
+            ["a"],
+            [5],
+            [["a:1"]],
+            {"a:1": 1},
+        ],
+    ),
 }
 SAMPLER: dict[str, tuple[str, list[object]]] = {
     "logit_bias": (
@@ -71,7 +94,11 @@ GENERATION: dict[str, tuple[str, list[object]]] = {
     "seed": ("an integer of 0 or more", COUNTS),
     "max_tokens": ("0 (no limit) or more", COUNTS),
     "stop": ("strings that are not empty", ["", [""], ["a", 1], 5, {"a"}, [b"a"], [None]]),
-    "draft": (f"off, or 1 to {MAX_DRAFT}", [0, -1, MAX_DRAFT + 1, "on", "4", 2.0, True, None]),
+    "accept": ("coupled or rejection", ["", "couple", 1, None]),
+    "draft": (
+        f"auto, off, or 1 to {MAX_DRAFT}",
+        [0, -1, MAX_DRAFT + 1, "on", "4", 2.0, True, None],
+    ),
     "top_logprobs": ("0 to 20", [*COUNTS, 21, HUGE]),
 }
 KINDS: list[tuple[Options, dict[str, tuple[str, list[object]]]]] = [
@@ -117,11 +144,17 @@ GOOD: list[tuple[Options, dict[str, Any]]] = [
     (RuntimeOptions, {"ctx": 4096, "gpu_layers": "all", "base_gpu_layers": 0, "threads": 3}),
     (RuntimeOptions, {"gpu_layers": 12, "batch": MAX_DRAFT, "cache_type": "q8_0", "mlock": True}),
     (RuntimeOptions, {"mmap": "off", "flash_attention": "on", "parallel": 8}),
+    (
+        RuntimeOptions,
+        {"rpc": "gpu-1.lan:50052, 10.0.0.5:65535", "gpu_layers": 0, "base_gpu_layers": 9},
+    ),
+    (RuntimeOptions, {"rpc": "", "base_gpu_layers": 0}),
     (Sampler, {"temperature": 0, "top_k": 10**9, "top_p": 1, "min_p": 1.0}),
     (Sampler, {"repetition_penalty": 1.1, "presence_penalty": -2, "frequency_penalty": 0.5}),
     (Sampler, {"logit_bias": {0: -100, 151_935: 1.5}}),
     (GenerationOptions, {"alpha": -1.5, "seed": 2**64, "max_tokens": 5, "top_logprobs": 20}),
     (GenerationOptions, {"draft": MAX_DRAFT}),
+    (GenerationOptions, {"draft": "auto", "accept": "rejection"}),
     *((GenerationOptions, {"alpha": mode}) for mode in ALPHA_MODES),
     (GenerationOptions, {"alpha_low": -2, "alpha_high": -1.5, "alpha_every": 100, "trace": True}),
     (GenerationOptions, {"weight": {"math": 0.5, "code": -1}, "upscale_top_p": 0.9}),
@@ -153,6 +186,23 @@ def test_weight_and_lambda_replace_each_other() -> None:
     assert mixed.updated({"weight": None, "seed": 0}).lambda_ == 0.3
     with pytest.raises(UsageError, match="either weight or lambda, not both"):
         weighted.updated({"weight": {"a": 1}, "lambda": 0.5})
+
+
+def test_servers_come_as_text_or_as_a_list() -> None:
+    """One string for the command line and the environment, a list for Python and TOML."""
+    servers = ("a.b:1", "10.0.0.5:2")
+    assert RuntimeOptions(rpc="a.b:1, 10.0.0.5:2").rpc_servers == servers
+    assert RuntimeOptions(rpc=list(servers)) == RuntimeOptions(rpc=servers)
+    assert RuntimeOptions(rpc=servers).rpc_servers == servers
+    assert RuntimeOptions(rpc=servers).updated({"rpc": ""}).rpc_servers == ()
+    assert RuntimeOptions().rpc_servers == ()
+
+
+@pytest.mark.parametrize("layers", [{"gpu_layers": 0}, {"gpu_layers": 5, "base_gpu_layers": 0}])
+def test_servers_without_layers_are_refused(layers: dict[str, Any]) -> None:
+    """What would silently run here is a mistake."""
+    with pytest.raises(UsageError, match=r"^rpc = 'a:1' is not allowed; use base_gpu_layers above"):
+        RuntimeOptions(rpc="a:1", **layers)
 
 
 def test_stop_becomes_a_tuple() -> None:
@@ -195,10 +245,10 @@ def test_options_cannot_be_changed() -> None:
         GenerationOptions().seed = 4  # type: ignore[misc]
 
 
-def test_rows_per_round() -> None:
-    """Off and 1 are plain decoding."""
-    rows = [GenerationOptions(draft=draft).rows_per_round for draft in ("off", 1, 4)]
-    assert rows == [1, 1, 4]
+def test_most_rows() -> None:
+    """Off and 1 are plain decoding; auto may go as far as possible."""
+    rows = [GenerationOptions(draft=draft).most_rows for draft in ("off", 1, 4, "auto")]
+    assert rows == [1, 1, 4, MAX_DRAFT]
 
 
 def test_has_penalties() -> None:

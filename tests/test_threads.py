@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eftlocal.threads import usable_cores
+from eftlocal.threads import idle_cores, usable_cores
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity"), reason="affinity is a thing of Linux"
@@ -164,3 +164,24 @@ def test_a_path_that_is_not_mounted_here_is_ignored(
 def test_this_machine_has_at_least_one_core() -> None:
     """With the real roots it is one core or more, and never more than the affinity."""
     assert 1 <= usable_cores() <= len(os.sched_getaffinity(0))
+
+
+def test_other_programs_keep_their_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is runnable beside this thread takes cores, but never the last one."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    file = tmp_path / "loadavg"
+    for runnable, threads in ((1, 4), (4, 4), (5, 4), (6, 3), (8, 1), (40, 1)):
+        file.write_text(f"3.90 0.50 0.10 {runnable}/812 4711\n")
+        assert idle_cores(4, str(file)) == threads
+
+
+@pytest.mark.parametrize("content", ["", "0.1 0.2", "a b c d/e f", "0.1 0.2 0.3 /5 6"])
+def test_without_a_load_all_usable_cores_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    """Other systems, or a file that says nothing."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    file = tmp_path / "loadavg"
+    file.write_text(content)
+    assert idle_cores(3, str(file)) == 3
+    assert idle_cores(3, str(tmp_path / "missing")) == 3

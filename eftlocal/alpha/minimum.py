@@ -73,11 +73,10 @@ class _Outline:
 def lowest(curve: Curve, targets: Targets) -> tuple[float, float]:
     """The alpha with the least loss on [low, high], and that loss.
 
-    Every minimum of the outline within 4e-3 * max(1, L) of its lowest value is polished over the
-    whole vocabulary, until Newton's own estimate of what is left, slope^2 / (2 * curvature), is
-    4e-7 (float64: 1e-9) of L, or of what L is at alpha = 0, whatever is more, and at most that
-    where L < 1.
-    Of equal minima the one nearest 1 is taken.
+    The unit of loss is L, or L at alpha = 0 where that is more, but then at most 1. Every minimum
+    of the outline within 4e-3 units of its lowest value is polished over the whole vocabulary,
+    until Newton's own estimate of what is left, slope^2 / (2 * curvature), is 4e-7 units (1e-9 in
+    float64). Of equal minima the one nearest 1 is taken.
     """
     nodes = _even_nodes(curve.low, curve.high)
     outline = _outline(curve.points(nodes), targets)

@@ -277,7 +277,7 @@ def _stats(chat: Chat, _: str) -> None:
     if session.last is None:
         raise UsageError("no reply yet")
     totals = session.totals
-    lines = timing_lines(session.last, session.model.load_seconds)
+    lines = timing_lines(session.last, session.model.load_seconds, session.model.can_draft)
     lines += [
         f"session     {totals.replies:,} replies, {totals.generated_tokens:,} tokens in "
         f"{totals.generation_seconds:.2f} s",

@@ -101,7 +101,9 @@ class Chat:
         if self.verbose:
             first = self.session.totals.replies == 1
             load_seconds = self.session.model.load_seconds if first else None
-            self.face.report("\n".join(timing_lines(completion, load_seconds)))
+            self.face.report(
+                "\n".join(timing_lines(completion, load_seconds, self.session.model.can_draft))
+            )
 
     def show_trouble(self) -> None:
         """Say once why the conversation is not saved."""

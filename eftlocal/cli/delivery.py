@@ -107,7 +107,9 @@ def answer_once(
         remedy = "a shorter prompt or a larger --ctx makes room"
         click.echo(f"eftlocal: {context_full_note(completion, model.n_ctx, remedy)}", err=True)
     if manner.verbose:
-        click.echo("\n".join(timing_lines(completion, model.load_seconds)), err=True)
+        click.echo(
+            "\n".join(timing_lines(completion, model.load_seconds, model.can_draft)), err=True
+        )
     if completion.finish_reason == "cancelled":
         raise KeyboardInterrupt
     return completion

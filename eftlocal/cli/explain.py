@@ -132,7 +132,9 @@ def _explain_new(
         if completion.tokens:
             _show(kept[0].reply(), wishes, arguments, None)
         if arguments.verbose:
-            click.echo("\n".join(timing_lines(completion, model.load_seconds)), err=True)
+            click.echo(
+                "\n".join(timing_lines(completion, model.load_seconds, model.can_draft)), err=True
+            )
         if completion.finish_reason == "cancelled":
             raise KeyboardInterrupt
 

@@ -125,7 +125,9 @@ class Progress:
             self._shown = False
 
 
-def timing_lines(completion: Completion, load_seconds: float | None) -> list[str]:
+def timing_lines(
+    completion: Completion, load_seconds: float | None, can_draft: bool = True
+) -> list[str]:
     """Return the lines of `--verbose` and `/stats` about one completion."""
     timings = completion.timings
     read = timings.prompt_tokens - timings.cached_tokens
@@ -140,6 +142,9 @@ def timing_lines(completion: Completion, load_seconds: float | None) -> list[str
     if completion.alphas:
         means = [sum(column) / len(column) for column in zip(*completion.alphas, strict=True)]
         lines.append(f"mean alpha  {', '.join(f'{mean:.3f}' for mean in means)}")
+    if not can_draft:
+        lines.append("draft       never: a model of this entry cannot take tokens back")
+        return lines
     share = f" ({timings.accepted / timings.drafted:.0%})" if timings.drafted else ""
     lines.append(
         f"draft       {timings.drafted:,} drafted, {timings.accepted:,} accepted{share}, "

@@ -32,7 +32,17 @@ GENERATION: dict[str, tuple[ParamType, str]] = {
         click.FLOAT,
         "Let the base speak only on the tuned model's likeliest tokens with this probability.",
     ),
-    "draft": (WordOrCount("off"), "Most tokens drafted per round (2 to 16), or off."),
+    "draft": (
+        WordOrCount("auto", "off"),
+        "Most tokens decided per round (2 to 16), off, or auto: as many as pay, by the clock. "
+        "Logits of real models depend a little on the size of batches, so exact reruns need a "
+        "number or off.",
+    ),
+    "accept": (
+        click.Choice(["coupled", "rejection"]),
+        "Which drafts are taken: coupled shares its noise with the drafter and equals sampling "
+        "without one, rejection takes more drafts; both draw from the same distribution.",
+    ),
     "temperature": (click.FLOAT, "0 always takes the likeliest token, 1 samples freely."),
     "top_p": (click.FLOAT, "Sample from the likeliest tokens with this total probability."),
     "top_k": (click.INT, "Sample from this many likeliest tokens; 0 is off."),
@@ -53,12 +63,13 @@ RUNTIME: dict[str, tuple[ParamType, str]] = {
     "base_gpu_layers": (_LAYERS, "The same for the base only."),
     "tuned_gpu_layers": (_LAYERS, "The same for tuned models only."),
     "reference_gpu_layers": (_LAYERS, "The same for references only."),
-    "threads": (click.INT, "CPU threads; 0 takes the cores that this process may use."),
+    "threads": (click.INT, "CPU threads; 0 takes the usable cores that other programs leave idle."),
     "batch": (click.INT, "Prompt tokens evaluated per call."),
     "flash_attention": (SWITCH, "Flash attention."),
     "cache_type": (click.STRING, "Type of the KV cache, such as f16 or q8_0."),
     "mmap": (SWITCH, "Map model files instead of reading them."),
     "mlock": (click.BOOL, "Keep weights in RAM."),
+    "rpc": (click.STRING, "Put the base's layers on rpc-servers: HOST:PORT[,HOST:PORT]."),
 }
 """Field of RuntimeOptions -> (type, help) of its option."""
 

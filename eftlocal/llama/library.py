@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import llama_cpp.llama_cpp as lib
 from llama_cpp import __version__ as llama_cpp_version
 
 from ..errors import BackendError
 
-__all__ = ["collected_errors", "has_amx", "lib", "reason", "set_fields", "supports_gpu"]
+__all__ = [
+    "collected_errors",
+    "function",
+    "has_amx",
+    "lib",
+    "llama_cpp_version",
+    "local_gpus",
+    "reason",
+    "set_fields",
+]
 
 logger = logging.getLogger("eftlocal.llama")
 
@@ -67,9 +78,32 @@ def set_fields(struct: ctypes.Structure, **values: object) -> None:
         setattr(struct, name, value)
 
 
-def supports_gpu() -> bool:
-    """Whether the installed llama.cpp can offload layers to a GPU."""
-    return bool(lib.llama_supports_gpu_offload())
+def function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+    """A C function of llama.cpp's libraries that llama_cpp does not bind, by its ctypes.
+
+    Raises:
+        BackendError: where no library has it.
+    """
+    library = lib._lib
+    # Only Windows does not search the libraries that a library needs.
+    more = sorted(Path(library._name).parent.glob("ggml*.dll"))
+    for found in (library, *(ctypes.CDLL(str(file)) for file in more)):
+        if hasattr(found, name):
+            made: Callable[..., Any] = ctypes.CFUNCTYPE(result, *arguments)((name, found))
+            return made
+    raise BackendError(f"llama-cpp-python {llama_cpp_version} has no {name}")
+
+
+def local_gpus() -> list[int]:
+    """llama.cpp's handles of this machine's GPUs; integrated ones where there are no others."""
+    if not lib.llama_supports_gpu_offload():
+        return []
+    count = function("ggml_backend_dev_count", ctypes.c_size_t)
+    get = function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+    kind = function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
+    devices = [get(i) for i in range(count())]
+    separate, integrated = ([x for x in devices if kind(x) == wanted] for wanted in (1, 2))
+    return separate or integrated
 
 
 def has_amx() -> bool:

@@ -1,0 +1,147 @@
+"""The drafter's part of a round: how far it goes, what it proposes, and how often it was right."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .context import Block
+from .distributions import Array, log_sum_exp
+from .drafting import Acceptance, Plan, make_plan
+from .ensemble import Ensemble
+from .generation import Generation
+from .sampling import Noise, adjust, sample
+
+# A plan is kept for so many rounds.
+_ROUNDS_PER_PLAN = 8
+# Where nothing is drafted, every so many rounds it is looked whether a draft would have been right.
+_ROUNDS_PER_PROBE = 8
+# What is known from other generations counts like so many drafts of this one.
+_COMMON_COUNT = 8.0
+
+
+@dataclass(slots=True)
+class Draft:
+    """A sequence's part of a round: n rows, the drafter's proposals for all but the first.
+
+    Attributes:
+        generation: whose it is.
+        n: rows; less than planned where the drafter stops early.
+        least: see `drafting.Plan`.
+        tokens: the proposals.
+        rows: (V,) each, the drafter's logits.
+        noises: of each row.
+        sureness: the drafter's top probability per row, where its plan needs it.
+        chance: that all proposals so far are accepted.
+        probe: what would have been proposed, where nothing was.
+    """
+
+    generation: Generation
+    n: int
+    least: float = 0.0
+    tokens: list[int] = field(default_factory=list)
+    rows: list[Array] = field(default_factory=list)
+    noises: list[Noise] = field(default_factory=list)
+    sureness: list[float] = field(default_factory=list)
+    chance: float = 1.0
+    probe: int | None = None
+
+
+class Speculation:
+    """Plans and makes drafts.
+
+    Args:
+        ensemble: its drafter drafts.
+        eog: ids that end a generation; nothing is drafted after them.
+    """
+
+    def __init__(self, ensemble: Ensemble, eog: frozenset[int]) -> None:
+        self._ensemble = ensemble
+        self._eog = eog
+        self.acceptance = Acceptance()
+
+    def draft(self, ready: Sequence[Generation]) -> list[Draft]:
+        """Single drafter steps, together for all sequences that are still drafting."""
+        drafter = self._ensemble.roles.drafter
+        drafts = [self._begin(generation, len(ready)) for generation in ready]
+        active = drafts
+        depth = 0
+        while active:
+            last = [d.tokens[-1] if d.tokens else d.generation.last[drafter] for d in active]
+            rows = self._ensemble.draft(
+                [Block(d.generation.sequence, [t], 1) for d, t in zip(active, last, strict=True)]
+            )
+            # The drafter's next step overwrites its rows.
+            if max(draft.n for draft in drafts) > 1:
+                rows = rows.copy()
+            depth += 1
+            start = time.perf_counter()
+            for i, draft in enumerate(active):
+                self._propose(draft, rows[i], depth)
+            n_proposed = sum(len(draft.tokens) == depth for draft in active)
+            if n_proposed == len(active):
+                seconds = time.perf_counter() - start
+                self._ensemble.costs.add_proposal(seconds / n_proposed)
+            active = [d for d in active if d.n > depth]
+        return drafts
+
+    def _begin(self, generation: Generation, n_sequences: int) -> Draft:
+        options = generation.request.options
+        most = min(options.most_rows, generation.limit - len(generation.tokens))
+        if not self._ensemble.can_rewind:
+            return Draft(generation, 1)
+        if options.draft != "auto":
+            return Draft(generation, most)
+        if generation.rounds % _ROUNDS_PER_PLAN == 0 or generation.plan is None:
+            common = self.acceptance.mean * _COMMON_COUNT
+            rate = (generation.agreed + common) / (generation.checked + _COMMON_COUNT)
+            ensemble = self._ensemble
+            generation.plan = make_plan(
+                ensemble.costs, ensemble.roles.drafter, rate, options.most_rows, n_sequences
+            )
+        plan: Plan = generation.plan
+        return Draft(generation, min(plan.n, most), plan.least)
+
+    def _propose(self, draft: Draft, row: Array, depth: int) -> None:
+        """Keep the drafter's row; where another step may follow, sample the next draft."""
+        generation = draft.generation
+        options = generation.request.options
+        index = len(generation.tokens) + depth - 1
+        draft.noises.append(Noise(options.seed, generation.request.choice, index))
+        draft.rows.append(row)
+        is_planned = options.draft == "auto" and self._ensemble.can_rewind
+        is_probe = is_planned and draft.n == 1 and generation.rounds % _ROUNDS_PER_PROBE == 0
+        if depth == draft.n and not is_probe:
+            return
+        if is_planned:
+            # Only the row may be looked at: stopping for the sampled token would bias the output.
+            draft.sureness.append(math.exp(float(row.max()) - float(log_sum_exp(row[None])[0])))
+            draft.chance *= self.acceptance.rate(draft.sureness[-1])
+            if draft.chance < draft.least:
+                draft.n = depth
+                return
+        counts = generation.counts
+        if options.has_penalties and draft.tokens:
+            counts = counts + Counter(draft.tokens)
+        token = sample(adjust(row, options, counts), options, draft.noises[-1])
+        if is_probe:
+            draft.probe = token
+        elif generation.cancelled or token in self._eog:
+            draft.n = depth
+        else:
+            draft.tokens.append(token)
+
+    def learn(self, draft: Draft, j: int, token: int) -> bool:
+        """Take in the token that was decided in row j; returns whether it had been proposed."""
+        generation = draft.generation
+        accepted = token in draft.tokens[j : j + 1]
+        if j < len(draft.tokens) or draft.probe is not None:
+            agreed = accepted or token == draft.probe
+            generation.checked += 1
+            generation.agreed += agreed
+            if draft.sureness:
+                self.acceptance.add(draft.sureness[j], agreed)
+        return accepted

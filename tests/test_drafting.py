@@ -1,0 +1,94 @@
+"""Plans for drafting: what they cost, what they promise, and that they are the best of all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eftlocal.drafting import Acceptance, Costs, expected_tokens, make_plan, sizes_to_measure
+
+rates = st.floats(0, 1)
+slopes = st.floats(0, 2)
+
+
+def linear_costs(slope: float, steps: tuple[float, float, float] = (1.0, 0.1, 0.1)) -> Costs:
+    """Base, tuned (the drafter) and reference whose batches of M take step * (1 + slope * M)."""
+    costs = Costs.of(3)
+    for context, step in enumerate(steps):
+        for size in sizes_to_measure(16):
+            costs.add(context, size, step * (1 + slope * (size - 1)))
+    return costs
+
+
+@given(rates, st.integers(1, 16))
+def test_expected_tokens_are_a_sum_over_rows(rate: float, n: int) -> None:
+    """Row j is reached where all drafts before it are accepted: with probability a^j."""
+    assert expected_tokens(rate, n) == pytest.approx(sum(rate**j for j in range(n)))
+
+
+@given(rates, slopes, st.integers(1, 16), st.integers(1, 4))
+def test_no_other_n_is_faster(rate: float, slope: float, most: int, n_sequences: int) -> None:
+    """The plan has at least the rate of every n, but for the margin that drafting must earn."""
+    costs = linear_costs(slope)
+    plan = make_plan(costs, 1, rate, most, n_sequences)
+
+    def tokens_per_second(n: int) -> float:
+        return expected_tokens(rate, n) / costs.of_round(1, n, n_sequences)
+
+    assert 1 <= plan.n <= most
+    best = max(tokens_per_second(n) for n in range(1, most + 1))
+    margin = 1.0 if plan.n > 1 else 1.03
+    assert margin * tokens_per_second(plan.n) >= best * (1 - 1e-12)
+    assert tokens_per_second(plan.n) >= tokens_per_second(1) * (1 - 1e-12)
+
+
+def test_batches_that_cost_like_steps_are_not_drafted_for() -> None:
+    """Where a batch of M takes M single steps, drafts can only lose, however good they are."""
+    assert make_plan(linear_costs(1.0), 1, 1.0, 16).n == 1
+    assert make_plan(linear_costs(0.0), 1, 0.9, 16).n > 4
+
+
+def test_unknown_sizes_lie_on_lines() -> None:
+    """Between two known sizes, and beyond the largest; one known size is a start."""
+    costs = Costs.of(1)
+    costs.add(0, 1, 1.0)
+    assert 1 < costs.seconds(0, 4) < 4
+    costs.add(0, 4, 2.5)
+    costs.add(0, 8, 4.5)
+    assert costs.seconds(0, 6) == pytest.approx(3.5)
+    assert costs.seconds(0, 16) == pytest.approx(8.5)
+    assert costs.seconds(0, 1) == 1.0
+
+
+def test_one_slow_decode_does_not_upset_a_cost() -> None:
+    """A hiccup counts little, a lasting change is followed."""
+    costs = Costs.of(1)
+    costs.add(0, 1, 1.0)
+    costs.add(0, 1, 500.0)
+    assert costs.seconds(0, 1) < 1.5
+    for _ in range(40):
+        costs.add(0, 1, 2.0)
+    assert costs.seconds(0, 1) == pytest.approx(2.0, rel=1e-3)
+
+
+def test_acceptance_is_learnt_by_sureness() -> None:
+    """Each range of top probabilities has a rate of its own, and the mean counts all drafts."""
+    rng = np.random.default_rng(0)
+    acceptance = Acceptance()
+    for _ in range(4000):
+        sureness = rng.uniform()
+        acceptance.add(sureness, bool(rng.uniform() < sureness / 2))
+    assert acceptance.rate(0.1) == pytest.approx(0.07, abs=0.03)
+    assert acceptance.rate(0.9) == pytest.approx(0.45, abs=0.06)
+    assert acceptance.mean == pytest.approx(0.25, abs=0.03)
+
+
+def test_a_plan_gives_up_where_the_drafter_is_unsure() -> None:
+    """Going on must be likelier to pay than starting anew: the share of a round it costs."""
+    costs = linear_costs(0.1)
+    plan = make_plan(costs, 1, 0.9, 16)
+    further = (costs.of_round(1, plan.n) - costs.of_round(1, 1)) / (plan.n - 1)
+    assert plan.least == pytest.approx(further / costs.of_round(1, 1))
+    assert 0 < plan.least < 1

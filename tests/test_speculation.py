@@ -1,0 +1,199 @@
+"""Drafting as far as it pays: the same texts, with costs that are made up and acceptance learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from eftlocal.drafting import Acceptance, Costs
+from eftlocal.engine import Engine
+from eftlocal.ensemble import Ensemble, Roles
+from eftlocal.generation import Request
+from eftlocal.options import GenerationOptions
+from eftlocal.speculation import Draft
+
+from .fakes import END, FakeContext
+
+N_VOCAB = 24
+
+
+def make_engine(
+    seeds: tuple[int, int, int] = (1, 2, 3), can_rewind: bool = True, n_sequences: int = 1
+) -> Engine:
+    """Base, tuned, reference; equal seeds are equal models."""
+    contexts = [FakeContext(s, can_rewind=can_rewind, n_sequences=n_sequences) for s in seeds]
+    return Engine(Ensemble(contexts, Roles(0, ((1, 2),), drafter=1), N_VOCAB), frozenset({END}))
+
+
+class GivenCosts(Costs):
+    """Costs that do not depend on how fast the fakes really are."""
+
+    def add(self, context: int, n_tokens: int, seconds: float) -> None:
+        """Stay as given."""
+
+    def add_proposal(self, seconds: float) -> None:
+        """Stay as given."""
+
+
+def set_costs(engine: Engine, batch: Callable[[int], float]) -> None:
+    """Let decodes of M tokens take batch(M) in the base, a twentieth in the others."""
+    engine._is_measured = True
+    steps = (1.0, 0.05, 0.05)
+    engine.ensemble.costs = GivenCosts(
+        [{m: step * batch(m) for m in range(1, 33)} for step in steps]
+    )
+
+
+def tokens(engine: Engine, **options: object) -> tuple[list[int], list[float]]:
+    """What a request yields."""
+    settings = GenerationOptions(max_tokens=60, logit_bias={END: -50}, draft="auto").updated(
+        options
+    )
+    events = list(engine.stream(Request(((3, 4, 5),) * 3, settings)))
+    return [event.token for event in events], [event.logprob for event in events]
+
+
+@pytest.fixture
+def cheap() -> Callable[[int], float]:
+    """Batches cost hardly more than steps."""
+    return lambda m: 1 + 0.02 * m
+
+
+@pytest.mark.parametrize("temperature", [0, 0.7])
+@pytest.mark.parametrize("slope", [0.02, 0.3, 1.0])
+def test_auto_says_the_same(temperature: float, slope: float) -> None:
+    """Coupled, any plan gives the text and log-probabilities of plain decoding."""
+    plain = tokens(make_engine(), draft="off", temperature=temperature)
+    engine = make_engine()
+    set_costs(engine, lambda m: 1 + slope * (m - 1))
+    assert tokens(engine, draft="auto", temperature=temperature) == plain
+
+
+def test_auto_drafts_where_that_pays_and_only_there(cheap: Callable[[int], float]) -> None:
+    """Cheap batches are used; batches that cost like single steps are not."""
+    rounds = {}
+    for name, batch in (("cheap", cheap), ("dear", lambda m: float(m))):
+        engine = make_engine(seeds=(1, 1, 1))
+        set_costs(engine, batch)
+        generation = engine.submit(
+            Request(
+                ((3, 4, 5),) * 3,
+                GenerationOptions(max_tokens=60, logit_bias={END: -50}, draft="auto"),
+            )
+        )
+        while generation.finish_reason is None:
+            engine.step()
+        rounds[name] = generation.rounds, generation.drafted
+    assert rounds["cheap"][0] < 20
+    assert rounds["dear"] == (60, 0)
+
+
+def test_acceptance_is_learnt_without_drafting() -> None:
+    """Where nothing is drafted, probes tell how good drafts would be."""
+    learnt = {}
+    for seeds in ((1, 1, 1), (1, 77, 3)):
+        engine = make_engine(seeds)
+        set_costs(engine, lambda m: float(m))
+        for seed in range(6):
+            tokens(engine, seed=seed)
+        learnt[seeds] = engine.speculation.acceptance
+        assert sum(learnt[seeds].checked) > 28 + 40
+    assert learnt[1, 1, 1].mean > learnt[1, 77, 3].mean + 0.1
+
+
+def test_bad_drafts_are_given_up(cheap: Callable[[int], float]) -> None:
+    """A drafter that is hardly ever right ends up with short drafts."""
+    drafted = {}
+    for seeds in ((1, 1, 1), (1, 77, 3)):
+        engine = make_engine(seeds)
+        set_costs(engine, lambda m: 1 + 0.2 * (m - 1))
+        for seed in range(8):
+            tokens(engine, seed=seed)
+        generation = engine.submit(
+            Request(
+                ((3, 4, 5),) * 3,
+                GenerationOptions(max_tokens=60, logit_bias={END: -50}, draft="auto"),
+            )
+        )
+        while generation.finish_reason is None:
+            engine.step()
+        drafted[seeds] = generation.drafted / generation.rounds
+    assert drafted[1, 1, 1] > 2 * drafted[1, 77, 3]
+
+
+def test_measuring_leaves_the_caches_empty() -> None:
+    """What decodes take is found out once, before the first prompt, and leaves no trace."""
+    engine, other = make_engine(), make_engine()
+    assert tokens(engine, draft="auto") == tokens(other, draft="off")
+    assert all(1 in known and 16 in known for known in engine.ensemble.costs.known)
+    evaluated = engine.ensemble.contexts[0].n_evaluated  # type: ignore[attr-defined]
+    tokens(engine, draft="auto", seed=1)
+    assert engine.ensemble.contexts[0].n_evaluated - evaluated < 150  # type: ignore[attr-defined]
+
+
+def test_contexts_that_cannot_rewind_are_not_drafted_for() -> None:
+    """Then one token is decided per round, with auto as with a number."""
+    plain = tokens(make_engine(), draft="off")
+    for draft in ("auto", 4):
+        assert tokens(make_engine(can_rewind=False), draft=draft) == plain
+
+
+def test_sequences_together_say_what_they_say_alone(cheap: Callable[[int], float]) -> None:
+    """Two generations with auto drafts share rounds and change nothing in each other."""
+    engine = make_engine(n_sequences=2)
+    set_costs(engine, cheap)
+    options = [
+        GenerationOptions(max_tokens=40, seed=seed, logit_bias={END: -50}, draft="auto")
+        for seed in (0, 1)
+    ]
+    together = [engine.submit(Request(((3, 4, 5),) * 3, each)) for each in options]
+    while any(generation.finish_reason is None for generation in together):
+        engine.step()
+    for generation, each in zip(together, options, strict=True):
+        alone = engine.submit(Request(((3, 4, 5),) * 3, each.updated({"draft": "off"})))
+        while alone.finish_reason is None:
+            engine.step()
+        assert generation.tokens == alone.tokens
+
+
+def test_an_unsure_drafter_stops_early(cheap: Callable[[int], float]) -> None:
+    """Rows whose drafts were never accepted end a draft, however long the plan is."""
+    drafted = {}
+    for rate in (0.0, 1.0):
+        engine = make_engine(seeds=(1, 1, 1))
+        set_costs(engine, cheap)
+        many = 1e6
+        # Only the surest rows, which the fakes do not have, are frequent: the mean stays 1.
+        engine.speculation.acceptance = Acceptance([rate] * 6 + [many], [1.0] * 6 + [many])
+        request = Request(
+            ((3, 4, 5),) * 3, GenerationOptions(max_tokens=9, logit_bias={END: -50}, draft="auto")
+        )
+        generation = engine.submit(request)
+        while not generation.tokens:
+            engine.step()
+        assert generation.plan is not None and generation.plan.n > 4
+        drafted[rate] = generation.drafted
+    assert drafted[0.0] == 0
+    assert drafted[1.0] > 4
+
+
+def test_every_draft_is_learnt_at_its_own_sureness() -> None:
+    """The second draft of a round counts where the drafter's second row was."""
+    engine = make_engine()
+    generation = engine.submit(Request(((3, 4, 5),) * 3, GenerationOptions(draft="auto")))
+    draft = Draft(generation, 3, tokens=[7, 8], sureness=[0.1, 0.999])
+    before = list(engine.speculation.acceptance.checked)
+    assert engine.speculation.learn(draft, 1, 8)
+    assert not engine.speculation.learn(draft, 0, 9)
+    after = engine.speculation.acceptance.checked
+    assert [a - b for a, b in zip(after, before, strict=True)] == [1, 0, 0, 0, 0, 0, 1]
+    assert (generation.checked, generation.agreed) == (2, 1)
+
+
+def test_measuring_empties_what_it_filled() -> None:
+    """The caches hold nothing afterwards."""
+    ensemble = make_engine().ensemble
+    ensemble.measure(1.0)
+    assert all(not context.tokens(0) for context in ensemble.contexts)
+    assert ensemble.contexts[0].n_decodes > 3  # type: ignore[attr-defined]
