@@ -45,11 +45,15 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What f and g should be: KL(T || Q) and KL(Q || T); without `both` only f counts."""
+    """What f and g should be: KL(T || Q) and KL(Q || T); without `both` only f counts.
+
+    `noise` is how far f and g may be off by rounding.
+    """
 
     f: float
     g: float
     both: bool = True
+    noise: float = 1e-12
 
     def loss(self, point: Point) -> float:
         """L at a point."""

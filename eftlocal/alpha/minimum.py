@@ -35,7 +35,7 @@ _MISSED_GAIN = 2.0
 # Where it may be further off than this part of the cell's box, all of the box is possible.
 _SMOOTH = 0.1
 _PARTS = (0.25, 0.5, 0.75)
-_MOST_ROUNDS, _MOST_STEPS = 60, 60
+_MOST_ROUNDS, _MOST_ADDED, _MOST_STEPS = 60, 1000, 60
 _STEPS = 8
 _BASIS = [
     ((1 + 2 * t) * (1 - t) ** 2, t * t * (3 - 2 * t), t * (1 - t) ** 2, t * t * (t - 1), t)
@@ -140,10 +140,11 @@ def _even_nodes(low: float, high: float) -> Array64:
 
 def _refined(curve: Curve, targets: Targets, points: list[Point]) -> _Outline:
     """Divide cells until none can hide a minimum that the outline does not show."""
+    most = len(points) + _MOST_ADDED
     for _ in range(_MOST_ROUNDS):
         outline = _outline(points, targets)
         doubtful = _doubtful(outline, targets)
-        if not doubtful:
+        if not doubtful or len(points) > most:
             break
         added = [
             curve.at(points[cell.left].alpha + part * _width(points, cell.left))
@@ -209,15 +210,18 @@ def _look_into(points: list[Point], left: int, targets: Targets) -> _Cell:
         sides.append((a.g, b.g, width * a.dg, width * b.dg, targets.g))
     losses, at_best = [0.0] * len(_BASIS), [0.0] * len(_BASIS)
     is_rough = False
-    # A cell too narrow to be divided is what its ends are.
+    # A cell too narrow to be divided, or lower than rounding, is what its ends are.
     is_narrow = width <= 1e-13 * (1 + abs(b.alpha))
+    is_narrow = is_narrow or all(abs(y1 - y0) <= targets.noise for y0, y1, *_ in sides)
     missed = [
         max(pair) for pair in zip(_missed(points, left), _missed(points, left + 1), strict=True)
     ]
     for (y0, y1, d0, d1, target), miss in zip(sides, missed, strict=False):
         box, low, high = abs(y1 - y0), min(y0, y1), max(y0, y1)
         off = abs(y1 - y0 - (d0 + d1) / 2) / _CUBIC_GAIN + miss / _MISSED_GAIN
-        if off > _SMOOTH * box and box > 1e-9 and not is_narrow:
+        if off <= targets.noise:
+            off = 0.0
+        elif off > _SMOOTH * box and box > targets.noise and not is_narrow:
             is_rough, off = True, box
         for i, (h0, h1, k0, k1, _) in enumerate(_BASIS):
             value = h0 * y0 + h1 * y1 + k0 * d0 + k1 * d1

@@ -143,7 +143,9 @@ class _Row:
 
     def targets(self, mean: Array64) -> Targets:
         """A pair as what f and g should be."""
-        return Targets(float(mean[0]), float(mean[1]), self.settings.mode != "one-sided")
+        both = self.settings.mode != "one-sided"
+        noise = 1e-12 if self.base.dtype == np.float64 else 1e-6
+        return Targets(float(mean[0]), float(mean[1]), both, noise)
 
     def best(self, delta: Row, targets: Targets) -> Found:
         """The best alpha (1,) of one delta."""
