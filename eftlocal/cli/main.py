@@ -23,6 +23,7 @@ COMMANDS = {
     "chat": ("eftlocal.cli.chat", "Talk to the fused model, or ask it one question."),
     "complete": ("eftlocal.cli.complete", "Continue a raw text, without a chat template."),
     "explain": ("eftlocal.cli.explain", "Show what every model wanted at each token of a reply."),
+    "bench": ("eftlocal.cli.bench", "Measure speed and memory on this machine."),
 }
 """Command -> (module that defines it under the same name, line for `eftlocal --help`)."""
 

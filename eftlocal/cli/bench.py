@@ -1,0 +1,160 @@
+"""`eftlocal bench`: what this machine makes of a model entry, files, or a shape."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..bench import SECTIONS
+from ..bench.shapes import SHAPES, find_shape, write_trio
+from ..errors import UsageError
+from .options import Arguments, SectionCommand, model_options, option
+from .output import json_text
+from .pages import check_page, write_page
+
+if TYPE_CHECKING:
+    from ..bench.report import Report, Table
+    from ..bench.run import Target
+
+_NAMES = "\n".join(f"  {name:<10} {text}" for name, text in SECTIONS.items())
+_SHAPES = "\n".join(f"  {name}" for name in SHAPES)
+_EPILOG = f"""\b
+Sections:
+{_NAMES}
+
+\b
+Shapes, written with random weights into a temporary folder (pip install gguf):
+{_SHAPES}
+  large=WIDTHxLAYERS,small=WIDTHxLAYERS,vocab=N
+
+\b
+Examples:
+  eftlocal bench
+  eftlocal bench --quick --only floors,decoding
+  eftlocal bench --shape llama3.1-8b+1b --html bench.html
+  eftlocal bench --shape large=1536x24,small=512x8,vocab=32000 --json
+
+Kinds of one section are measured in turns, and medians are printed. The floor of plain decoding is
+what the same one-token decodes take without any Python between them. Nothing else should run
+meanwhile.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wishes:
+    """What the options of `bench` alone say."""
+
+    shape: str | None
+    only: str | None
+    quick: bool
+    as_json: bool
+    html: str | None
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """The sections to run.
+
+        Raises:
+            UsageError: for one that does not exist.
+        """
+        if self.only is None:
+            return tuple(SECTIONS)
+        names = tuple(name.strip() for name in self.only.split(","))
+        for name in names:
+            if name not in SECTIONS:
+                raise UsageError(f"there is no section {name!r}; use {', '.join(SECTIONS)}")
+        return names
+
+
+@click.command(cls=SectionCommand, epilog=_EPILOG)
+@option(
+    "--shape",
+    metavar="SHAPE",
+    envvar=None,
+    help="Measure a trio of this shape with random weights instead of a model.",
+)
+@option("--only", metavar="SECTION,...", envvar=None, help="Measure only these sections.")
+@option("--quick", is_flag=True, envvar=None, help="Measure less: rougher numbers, sooner.")
+@option("--json", "as_json", is_flag=True, envvar=None, help="Print one JSON object instead.")
+@option("--html", metavar="FILE", envvar=None, help="Write a page with tables and plots, too.")
+@model_options
+def bench(arguments: Arguments, **given: Any) -> None:
+    """Measure speed and memory on this machine, against what llama.cpp takes by itself."""
+    wishes = _Wishes(**given)
+    sections = wishes.sections
+    if wishes.html is not None:
+        check_page(Path(wishes.html))
+    if wishes.shape is not None and arguments.names_model:
+        raise UsageError("give --shape, or a model, not both")
+    with _target(wishes, arguments) as target:
+        from ..bench.run import run
+        from ..bench.timing import FULL, QUICK
+
+        report = run(target, sections, QUICK if wishes.quick else FULL, _announce)
+    if wishes.html is not None:
+        from ..bench.page import page
+
+        write_page(Path(wishes.html), page(report))
+    click.echo(json_text(report.to_json()) if wishes.as_json else _text(report))
+
+
+@contextmanager
+def _target(wishes: _Wishes, arguments: Arguments) -> Iterator[Target]:
+    """What is to be measured; files of a shape exist for the length of the block."""
+    if wishes.shape is None:
+        arguments.check()
+        models: dict[str, Any] = dict(arguments.files)
+        if not models:
+            models = {"entry": arguments.entry}
+            if arguments.models is not None:
+                models["models"] = str(arguments.models)
+        yield _made(arguments.label, models, arguments, random=False)
+        return
+    shape = find_shape(wishes.shape)
+    with tempfile.TemporaryDirectory(prefix="eftlocal-bench-") as folder:
+        _announce("writing random weights")
+        files = {role: str(path) for role, path in write_trio(Path(folder), shape).items()}
+        yield _made(wishes.shape, files, arguments, random=True)
+
+
+def _made(name: str, models: dict[str, Any], arguments: Arguments, random: bool) -> Target:
+    from ..bench.run import Target
+
+    return Target(name, {**models, **arguments.runtime}, arguments.generation, random)
+
+
+def _announce(what: str) -> None:
+    """Say at a terminal what is going on."""
+    if sys.stderr.isatty():
+        click.echo(f"eftlocal: {what} ...", err=True)
+
+
+def _text(report: Report) -> str:
+    """The report as it is read in a terminal."""
+    width = max(map(len, report.facts))
+    parts = ["\n".join(f"{name:<{width}}  {value}" for name, value in report.facts.items())]
+    parts += [_table_text(table) for tables in report.tables.values() for table in tables]
+    return "\n\n".join(parts)
+
+
+def _table_text(table: Table) -> str:
+    """A table under its title; numbers are set to the right."""
+    cells = [[column.name for column in table.columns]]
+    for row in table.rows:
+        cells.append([column.text(cell) for column, cell in zip(table.columns, row, strict=True)])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [table.title]
+    for line in cells:
+        texts = [
+            f"{text:>{width}}" if table.is_number(i) else f"{text:<{width}}"
+            for i, (text, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        lines.append("  " + "  ".join(texts).rstrip())
+    return "\n".join([*lines, *(f"  ({note})" for note in table.notes)])
