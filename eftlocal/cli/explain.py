@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from ..errors import EftlocalError, UsageError
+from ..errors import UsageError
 from .complete import text_prompt
 from .delivery import deliver, run_with_model
 from .interrupts import Interrupts
 from .options import Arguments, SectionCommand, check_text, model_options, option
 from .output import json_text, plain_text, styled, terminal_width, timing_lines, wants_color
+from .pages import check_page, write_page
 from .session import PrefillProgress
 from .tracing import make_traced, open_trace, recorded, trace_option
 
@@ -96,7 +97,7 @@ def explain(arguments: Arguments, **given: Any) -> None:
     """
     wishes = _Wishes(**given)
     if wishes.html is not None:
-        _check_page(Path(wishes.html))
+        check_page(Path(wishes.html))
     if wishes.source is not None:
         _explain_saved(wishes, arguments)
         return
@@ -210,7 +211,7 @@ def _show(reply: Reply, wishes: _Wishes, arguments: Arguments, changes: Changes 
         from ..explain import page
 
         text = page(reply, by_alpha=by_alpha, rows=max(wishes.rows, 1), changes=changes)
-        _write_page(Path(wishes.html), text)
+        write_page(Path(wishes.html), text)
     if wishes.as_json:
         click.echo(json_text(_content(reply, changes)))
         return
@@ -249,19 +250,3 @@ def _content(reply: Reply, changes: Changes | None) -> dict[str, Any]:
         others = changes.open_places
         content["changes"] = {"alpha": changes.alpha, "places": places, "open_places": others}
     return content
-
-
-def _check_page(path: Path) -> None:
-    """Find out before models are loaded whether there is a place for the page."""
-    if path.is_dir():
-        raise UsageError(f"--html {path} is a folder; name a file")
-    if not path.parent.is_dir():
-        raise UsageError(f"--html {path}: there is no folder {path.parent}")
-
-
-def _write_page(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise EftlocalError(f"cannot write {path}: {error.strerror or error}") from None
-    click.echo(f"eftlocal: wrote {path}", err=True)
