@@ -6,11 +6,15 @@ a draft that is checked in a batch gets the same numbers as a token that is deci
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 Array64 = npt.NDArray[np.float64]
+Rows = TypeVar("Rows", bound=npt.NDArray[np.floating[Any]])
 
 # exp(x) of float32 stays finite, and a sum of 2**20 of them too, for |x| up to this.
 SAFE_EXPONENT = 60.0
@@ -28,6 +32,16 @@ def log_sum_exp(logits: Array) -> Array64:
         total = np.exp(logits - shift[..., None]).sum(axis=-1)
         log_z = np.log(total, dtype=np.float64) + shift
     return log_z
+
+
+def weighted_sum(rows: Sequence[Rows], weights: Sequence[float]) -> Rows:
+    """Sum of w_i * rows_i in the rows' own precision; rows without weight do not count."""
+    total: Any = np.zeros_like(rows[0])
+    for row, weight in zip(rows, weights, strict=True):
+        if weight:
+            total += row.dtype.type(weight) * row
+    result: Rows = total
+    return result
 
 
 def log_softmax64(logits: Array) -> Array64:

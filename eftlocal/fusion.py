@@ -13,7 +13,8 @@ import numpy as np
 from .alpha import AlphaSettings, search_row
 from .distributions import Array, Array64, log_sum_exp
 from .errors import BackendError
-from .upscaling import Ids, upscaled_base
+from .sampling import Ids
+from .upscaling import upscaled_base
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,57 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from .distributions import Array, log_sum_exp
-
-Ids = npt.NDArray[np.intp]
-
-# So few tokens are sorted outright.
-_FEW = 256
-
-
-def nucleus(logits: Array, top_p: float) -> Ids:
-    """Ids, ascending, of the smallest set of likeliest tokens with at least `top_p` of the mass.
-
-    Equal tokens go in by their ids, lowest first. Nothing is sorted but a few tokens: candidates
-    within reach of the top are halved until the border is among few.
-
-    Args:
-        logits: (V,) row, not all -inf.
-        top_p: in (0, 1].
-    """
-    top = logits.max()
-    with np.errstate(invalid="ignore"):  # rows of NaN are reported where they are fused
-        weights = np.exp(logits - top)
-    needed = top_p * float(weights.sum(dtype=np.float64))
-    for reach in (2.0, 4.0, 8.0, 16.0, np.inf):
-        ids = np.flatnonzero(logits >= top - np.float32(reach))
-        mass = weights[ids]
-        if float(mass.sum(dtype=np.float64)) >= needed or reach == np.inf:
-            break
-    border = _border(mass, needed)
-    above = ids[mass > border]
-    ties = ids[mass == border]
-    missing = needed - float(weights[above].sum(dtype=np.float64))
-    n_ties = min(max(int(np.ceil(missing / border)), 1), len(ties)) if border > 0 else len(ties)
-    return np.sort(np.concatenate((above, ties[:n_ties])))
-
-
-def _border(mass: Array, needed: float) -> float:
-    """The weight of the last token that the nucleus takes in."""
-    while len(mass) > _FEW:
-        half = len(mass) // 2
-        mass = np.partition(mass, half)
-        upper = float(mass[half:].sum(dtype=np.float64))
-        if upper >= needed:
-            mass = mass[half:]
-        else:
-            needed -= upper
-            mass = mass[:half]
-    mass = np.sort(mass)[::-1]
-    place = int(np.searchsorted(np.cumsum(mass, dtype=np.float64), needed))
-    return float(mass[min(place, len(mass) - 1)])
+from .distributions import Array, log_sum_exp, weighted_sum
+from .options import Sampler
+from .sampling import Ids, survivors
 
 
 def upscaled_base(
@@ -90,30 +43,24 @@ def upscaled_base(
     one = len(weights) == 1 and weights[0] == 1
     with np.errstate(invalid="ignore"):
         log_q = [q - log_sum_exp(q).astype(np.float32)[:, None] for q in reference]
-        mean = log_q[0] if len(log_q) == 1 else _mixed(log_q, sizes)
+        mean = log_q[0] if len(log_q) == 1 else weighted_sum(log_q, sizes)
         result = base - log_sum_exp(base).astype(np.float32)[:, None]
-        mixed = (
-            tuned[0]
-            if one
-            else mean + _mixed([t - q for t, q in zip(tuned, reference, strict=True)], weights)
-        )
+        mixed = tuned[0]
+        if not one:
+            deltas = [t - q for t, q in zip(tuned, reference, strict=True)]
+            mixed = mean + weighted_sum(deltas, weights)
+    nucleus = Sampler(top_p=top_p)
     for row, (own, other) in enumerate(zip(result, mean, strict=True)):
         outside = np.zeros(len(own), bool)
         if top_p < 1:
-            outside[:] = True
-            outside[nucleus(np.nan_to_num(mixed[row], nan=-np.inf), top_p)] = False
+            likely = np.nan_to_num(mixed[row], nan=-np.inf)
+            # What is not a number is reported where it is fused.
+            if np.isfinite(likely.max()):
+                outside[:] = True
+                outside[survivors(likely, nucleus)] = False
         if neutral is not None:
             outside[neutral] = True
         # What either model excludes has no ratio; excluded by the base it stays excluded.
         outside &= np.isfinite(other) & (own > -np.inf)
         np.copyto(own, other, where=outside)
     return result
-
-
-def _mixed(rows: Sequence[Array], weights: Sequence[float] | npt.NDArray[np.float64]) -> Array:
-    """(R, V) weighted sum; rows without weight do not count, infinite or not."""
-    total = np.zeros_like(rows[0])
-    for row, weight in zip(rows, weights, strict=True):
-        if weight:
-            total += np.float32(weight) * row
-    return total

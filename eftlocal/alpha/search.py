@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..distributions import Array64
+from ..distributions import Array64, weighted_sum
 from ..errors import BackendError
 from .curve import Curve, Row, Targets
 from .joint import search_joint
@@ -175,7 +175,7 @@ def _mixed(row: _Row, weights: tuple[float, ...]) -> Found:
     """One alpha on the weighted sum of the deltas, with targets averaged by the weights' size."""
     sizes = np.abs(weights)
     mean = sizes @ row.pairs / sizes.sum() if sizes.any() else row.pairs.mean(axis=0)
-    mixed = row.deltas[0] if weights == (1.0,) else _sum(row.deltas, weights)
+    mixed = row.deltas[0] if weights == (1.0,) else weighted_sum(row.deltas, weights)
     found = row.best(mixed, row.targets(mean))
     return Found(found.alpha * np.array(weights), found.loss, found.logits, found.log_z)
 
@@ -226,15 +226,6 @@ def _deltas(
                 log_ratio = math.log(total_t / total_q) - constant
                 pairs[-1] = max(mean_t - log_ratio, 0.0), max(log_ratio - mean_q, 0.0)
     return deltas, pairs
-
-
-def _sum(deltas: Sequence[Row], weights: Sequence[float]) -> Row:
-    """(V,) sum of w_i * delta_i."""
-    total = np.zeros_like(deltas[0])
-    for delta, weight in zip(deltas, weights, strict=True):
-        if weight:
-            total += delta * delta.dtype.type(weight)
-    return total
 
 
 def _is_ordinary(base: Row, deltas: Sequence[Row]) -> bool:
