@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from .distributions import Array
 
 Rows = Array
-"""(R, V) float32 logits, valid until the next decode of the same context."""
+"""(R, V) float32 logits, valid until the next `submit` of the same context."""
 
 
 class Block(NamedTuple):
@@ -41,16 +41,25 @@ class Context(Protocol):
     n_rows: int
     can_rewind: bool
 
-    def decode(self, blocks: Sequence[Block]) -> Rows:
+    def submit(self, blocks: Sequence[Block]) -> None:
         """Append every block to its sequence; each sequence at most once.
 
-        Returns:
-            The asked-for rows, in the order of the blocks.
+        A GPU may still compute when this returns.
 
         Raises:
             ContextFull: where a sequence would exceed n_ctx; nothing has been appended.
             BackendError: where the computation failed; nothing has been appended.
         """
+
+    def rows(self) -> Rows:
+        """The rows that the last `submit` asked for, in the order of its blocks; waits for them.
+
+        Raises:
+            BackendError: where the computation failed.
+        """
+
+    def decode(self, blocks: Sequence[Block]) -> Rows:
+        """`submit`, then `rows`."""
 
     def rewind(self, sequence: int, n_tokens: int) -> None:
         """Drop the last `n_tokens` tokens of a sequence; all of them always works.
@@ -58,6 +67,9 @@ class Context(Protocol):
         Raises:
             BackendError: where the model cannot do it.
         """
+
+    def set_threads(self, n_threads: int) -> None:
+        """Compute with so many threads from the next decode on."""
 
     def tokens(self, sequence: int) -> list[int]:
         """Exactly the tokens that the cache holds for a sequence."""

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 _ASSUMED_SLOPE = 0.3
 # Weight of a new measurement, and how much longer than expected it may count as.
 _NEW, _MOST_SURPRISE = 0.2, 3.0
+# Padding of a decode, and what it must save.
+_MOST_PADDING, _WORTH_PADDING = 3, 0.97
 # Drafting must promise this much more than plain decoding.
 _WORTHWHILE = 1.03
 # Bounds of the drafter's top probability; rows between two of them are taken together.
@@ -71,12 +73,28 @@ class Costs:
         share = (n_tokens - low) / (high - low)
         return known[low] + share * (known[high] - known[low])
 
+    def padding(self, context: int, n_tokens: int, most: int) -> int:
+        """Tokens, at most so many, that make a decode of n_tokens quicker if they are added.
+
+        llama.cpp's repacked matrices are multiplied four rows at a time: a block of three can take
+        twice as long as a block of four.
+        """
+        best, least = 0, _WORTH_PADDING * self.seconds(context, n_tokens)
+        for extra in range(1, min(_MOST_PADDING, most) + 1):
+            seconds = self.seconds(context, n_tokens + extra)
+            if seconds < least:
+                best, least = extra, seconds
+        return best
+
     def of_round(self, drafter: int, n: int, n_sequences: int = 1) -> float:
         """A round in which each of some sequences decides up to n tokens."""
         others = (i for i in range(len(self.known)) if i != drafter)
         single = self.seconds(drafter, n_sequences)
         proposals = (n - 1) * n_sequences * self.proposal
-        return n * single + proposals + sum(self.seconds(i, n * n_sequences) for i in others)
+        size = n * n_sequences
+        most = _MOST_PADDING if n > 1 else 0
+        blocks = (self.seconds(i, size + self.padding(i, size, most)) for i in others)
+        return n * single + proposals + sum(blocks)
 
 
 def _blended(old: float, new: float) -> float:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,8 @@ from .speculation import Draft, Speculation
 
 # About how long the first generation with `draft = "auto"` looks at what decodes take.
 _MEASURING_SECONDS = 0.25
+# How often it is looked whether other programs need the cores.
+_SECONDS_PER_LOOK = 0.25
 
 Events = list[tuple[Generation, TokenEvent]]
 
@@ -54,12 +56,19 @@ class Engine:
         ensemble: contexts in step.
         eog: ids that end a generation (the union over the models).
         neutral: ids for which base and reference count as equal, so that tuned alone decides.
+        threads: says, whenever asked, how many threads to compute with; None leaves them.
     """
 
     def __init__(
-        self, ensemble: Ensemble, eog: frozenset[int], neutral: frozenset[int] = frozenset()
+        self,
+        ensemble: Ensemble,
+        eog: frozenset[int],
+        neutral: frozenset[int] = frozenset(),
+        threads: Callable[[], int] | None = None,
     ) -> None:
         self.ensemble = ensemble
+        self._threads = threads
+        self._threads_asked = time.perf_counter()
         self.eog = eog
         self._neutral = np.array(sorted(neutral), np.intp) if neutral else None
         self._waiting: deque[Generation] = deque()
@@ -89,7 +98,9 @@ class Engine:
             options.alpha_high,
             options.upscale_top_p,
         )
-        generation = Generation(request, self.ensemble.check_room(request.prompts), fusion)
+        room = self.ensemble.check_room(request.prompts)
+        drafter = self.ensemble.roles.drafter(request.weights)
+        generation = Generation(request, room, fusion, drafter)
         self._waiting.append(generation)
         return generation
 
@@ -115,14 +126,22 @@ class Engine:
         """
         self._drop_cancelled()
         try:
+            self._set_threads()
             self._admit()
             self._prefill()
-            ready = [g for g in self._running if g.last]
+            # llama.cpp computes sequences together where their numbers ascend.
+            ready = sorted((g for g in self._running if g.last), key=lambda g: g.sequence)
             return self._round(ready) if ready else []
         except BaseException:
             for generation in list(self._running):
                 self._finish(generation, "error")
             raise
+
+    def _set_threads(self) -> None:
+        now = time.perf_counter()
+        if self._threads is not None and now - self._threads_asked > _SECONDS_PER_LOOK:
+            self._threads_asked = now
+            self.ensemble.set_threads(self._threads())
 
     def _drop_cancelled(self) -> None:
         for generation in [g for g in self._running if g.cancelled]:
@@ -193,34 +212,39 @@ class Engine:
 
     def _round(self, ready: Sequence[Generation]) -> Events:
         drafts = self.speculation.draft(ready)
-        rows = self._score(drafts)
         events: Events = []
-        first = 0
-        for draft in drafts:
+        for draft, rows in zip(drafts, self._score(drafts), strict=True):
             generation = draft.generation
             for j in range(draft.n):
                 if generation.cancelled:
                     break
-                event = self._decide(draft, j, [r[first + j : first + j + 1] for r in rows])
+                event = self._decide(draft, j, [of_context[j][None] for of_context in rows])
                 events.append((generation, event))
                 if generation.finish_reason or not event.from_draft:
                     break
-            first += draft.n
             if generation.finish_reason:
                 self._finish(generation, generation.finish_reason)
             else:
                 self._settle(generation)
         return events
 
-    def _score(self, drafts: Sequence[Draft]) -> list[Array]:
-        """Phase 2: every other context scores all blocks; rows (R, V) per context."""
-        blocks = [
-            [Block(d.generation.sequence, [d.generation.last[i], *d.tokens], d.n) for d in drafts]
-            for i in range(len(self.ensemble.contexts))
-        ]
-        drafted = [row for d in drafts for row in d.rows]
-        drafted_rows = drafted[0][None] if len(drafted) == 1 else np.stack(drafted)
-        return self.ensemble.score(blocks, drafted_rows)
+    def _score(self, drafts: Sequence[Draft]) -> list[list[list[Array] | Array]]:
+        """Phase 2: every context scores what others drafted; per draft, n rows (V,) per context."""
+        blocks: dict[int, list[Block]] = {}
+        for draft in drafts:
+            generation = draft.generation
+            for i, last in enumerate(generation.last):
+                if i != generation.drafter:
+                    block = Block(generation.sequence, [last, *draft.tokens], draft.n)
+                    blocks.setdefault(i, []).append(block)
+        rows = {i: iter(own) for i, own in self.ensemble.decode(blocks).items()}
+        scored: list[list[list[Array] | Array]] = []
+        for draft in drafts:
+            scored.append([])
+            for i in range(len(self.ensemble.contexts)):
+                is_own = i == draft.generation.drafter
+                scored[-1].append(draft.rows if is_own else next(rows[i]))
+        return scored
 
     def _decide(self, draft: Draft, j: int, rows: Sequence[Array]) -> TokenEvent:
         """Phase 3: fuse and sample one row (rows: (1, V) per context), and emit the token."""

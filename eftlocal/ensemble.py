@@ -6,7 +6,7 @@ Knows token ids and rows of logits, nothing of text or sampling.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .context import Block, Context, Rows
@@ -24,12 +24,22 @@ class Roles:
     Attributes:
         base: the model whose pre-training is kept.
         experts: (tuned, reference) per expert; one context may play several parts.
-        drafter: the context that proposes tokens.
+        drafters: per expert, the context that proposes tokens where that expert weighs most.
     """
 
     base: int
     experts: tuple[tuple[int, int], ...]
-    drafter: int
+    drafters: tuple[int, ...]
+
+    def drafter(self, weights: Sequence[float] | None) -> int:
+        """The context that drafts for a generation with these weights of the experts.
+
+        One context is enough: mixing several tuned models was right for one draft in a hundred
+        more.
+        """
+        if weights is None:
+            return self.drafters[0]
+        return self.drafters[max(range(len(weights)), key=lambda i: abs(weights[i]))]
 
 
 class Ensemble:
@@ -99,35 +109,49 @@ class Ensemble:
             held = len(context.tokens(sequence))
             end = min(held + context.n_batch, len(prompt) - 1)
             if held < end:
-                context.decode([Block(sequence, prompt[held:end], 0)])
+                context.submit([Block(sequence, prompt[held:end], 0)])
             complete = complete and end == len(prompt) - 1
+        for context in self.contexts:
+            context.rows()
         return complete
 
-    def draft(self, blocks: Sequence[Block]) -> Rows:
-        """Decode in the drafter; rows (R, n_vocab) are valid until its next decode."""
-        return self._decode(self.roles.drafter, blocks)
-
-    def score(self, blocks: Sequence[Sequence[Block]], drafted: Rows) -> list[Rows]:
-        """Decode in every context but the drafter.
+    def decode(self, blocks: Mapping[int, Sequence[Block]]) -> dict[int, list[Rows]]:
+        """Decode blocks in several contexts: all are submitted before any is waited for.
 
         Args:
-            blocks: blocks per context (the drafter's are not used).
-            drafted: (R, n_vocab) the drafter's rows for the same positions.
+            blocks: by index of the context. Every token must have a row. Caches may hold more
+                than the blocks afterwards, until `settle`.
 
         Returns:
-            (R, n_vocab) per context, valid until its next decode.
+            Per context one (n_rows, n_vocab) array per block, valid until its next decode.
         """
-        return [
-            drafted if i == self.roles.drafter else self._decode(i, blocks[i])
-            for i in range(len(self.contexts))
-        ]
-
-    def _decode(self, index: int, blocks: Sequence[Block]) -> Rows:
-        start = time.perf_counter()
-        rows = self.contexts[index].decode(blocks)[:, : self.n_vocab]
-        n_tokens = sum(len(block.tokens) for block in blocks)
-        self.costs.add(index, n_tokens, time.perf_counter() - start)
+        spent: dict[int, float] = {}
+        for i, own in blocks.items():
+            start = time.perf_counter()
+            self.contexts[i].submit(self._padded(i, own))
+            spent[i] = time.perf_counter() - start
+        rows: dict[int, list[Rows]] = {}
+        for i, own in blocks.items():
+            start = time.perf_counter()
+            got = self.contexts[i].rows()
+            self.costs.add(i, len(got), spent[i] + time.perf_counter() - start)
+            first, rows[i] = 0, []
+            for block in own:
+                rows[i].append(got[first : first + block.n_rows, : self.n_vocab])
+                first += block.n_rows
         return rows
+
+    def _padded(self, index: int, blocks: Sequence[Block]) -> Sequence[Block]:
+        """The blocks, with more tokens after the last one where llama.cpp is quicker with more."""
+        sequence, tokens, n_rows = blocks[-1]
+        n_tokens = sum(block.n_rows for block in blocks)
+        if n_tokens == len(blocks):
+            return blocks
+        context = self.contexts[index]
+        room = self.n_ctx - len(context.tokens(sequence)) - n_rows
+        extra = self.costs.padding(index, n_tokens, min(room, context.n_rows - n_tokens))
+        padded = Block(sequence, [*tokens, *tokens[-1:] * extra], n_rows + extra)
+        return [*blocks[:-1], padded]
 
     def measure(self, budget: float) -> None:
         """Learn what decodes take, where all sequences are empty.
@@ -144,7 +168,9 @@ class Ensemble:
             for i, context in enumerate(self.contexts):
                 expected = self.costs.seconds(i, size) if self.costs.known[i] else 0.0
                 if size <= self.n_ctx and time.perf_counter() + expected < end:
-                    self._decode(i, [Block(0, [0] * size, min(size, context.n_rows))])
+                    start = time.perf_counter()
+                    context.decode([Block(0, [0] * size, min(size, context.n_rows))])
+                    self.costs.add(i, size, time.perf_counter() - start)
                     self._cut(i, 0, 0)
 
     def settle(self, sequence: int, prompts: Sequence[Tokens], n_completion: int) -> None:
@@ -163,6 +189,11 @@ class Ensemble:
         held = len(context.tokens(sequence))
         if held > length:
             context.rewind(sequence, held - length if context.can_rewind else held)
+
+    def set_threads(self, n_threads: int) -> None:
+        """Compute with so many threads from now on."""
+        for context in self.contexts:
+            context.set_threads(n_threads)
 
     def close(self) -> None:
         """Free every context that can be freed."""

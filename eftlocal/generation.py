@@ -79,6 +79,7 @@ class Generation:
         request: what was asked for.
         room: tokens that the contexts can take beyond the prompt.
         fusion: how its rows are fused.
+        drafter: index of the context that drafts for it.
         held: the alpha that was searched last, what each delta is multiplied with.
         tokens: what has been emitted.
         counts: how often each emitted token occurred.
@@ -95,6 +96,7 @@ class Generation:
     request: Request
     room: int
     fusion: FusionSettings
+    drafter: int
     held: tuple[float, ...] | None = None
     tokens: list[int] = field(default_factory=list)
     counts: Counter[int] = field(default_factory=Counter)

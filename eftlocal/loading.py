@@ -27,7 +27,7 @@ from .llama import (
 from .model import FusedModel, Parts
 from .options import MAX_DRAFT, GenerationOptions, RuntimeOptions, option_name
 from .registry import DEFAULT_ENTRY, Entry, Expert, Source, load_registry
-from .threads import idle_cores
+from .threads import IdleCores
 
 Progress = Callable[[float], None]
 File = str | Path
@@ -275,25 +275,32 @@ def _make_engine(
     """The engine over one context per key of the plan."""
     vocabularies = [item.vocabulary for item in weights.values()]
     n_vocab = check_vocabularies(vocabularies)
-    contexts = _make_contexts(plan.keys, weights, runtime)
+    cores = None if runtime.threads else IdleCores()
+    threads = cores.threads if cores else runtime.threads
+    contexts = _make_contexts(plan.keys, weights, runtime, threads)
     place = {key: i for i, key in enumerate(plan.keys)}
-    # Of several tuned models only the first may draft: each drafter costs a step of its own.
-    first = plan.experts[0][0]
-    drafter = min((first, plan.base), key=lambda key: weights[key.path].n_bytes)
+    cheapest = [
+        min((tuned, plan.base), key=lambda key: weights[key.path].n_bytes)
+        for tuned, _ in plan.experts
+    ]
     roles = Roles(
         place[plan.base],
         tuple((place[tuned], place[reference]) for tuned, reference in plan.experts),
-        drafter=place[drafter],
+        tuple(place[key] for key in cheapest),
     )
     eog = frozenset[int]().union(*(vocabulary.eog for vocabulary in vocabularies))
     neutral = frozenset[int]()
     if entry.neutral == "control":
         neutral = eog.union(*(vocabulary.control_tokens() for vocabulary in vocabularies))
-    return Engine(Ensemble(contexts, roles, n_vocab), eog, neutral)
+    look = cores.look if cores else None
+    return Engine(Ensemble(contexts, roles, n_vocab), eog, neutral, look)
 
 
 def _make_contexts(
-    keys: Sequence[_Key], weights: Mapping[Path, Weights], runtime: RuntimeOptions
+    keys: Sequence[_Key],
+    weights: Mapping[Path, Weights],
+    runtime: RuntimeOptions,
+    threads: int,
 ) -> list[LlamaContext]:
     # All adapters before any context: llama.cpp sizes a context by the adapters of its weights.
     pairs = {(key.path, key.adapter) for key in keys if key.adapter is not None}
@@ -303,10 +310,11 @@ def _make_contexts(
         n_ctx=runtime.ctx or min(trained, _MOST_DEFAULT_CTX),
         n_rows=MAX_DRAFT * runtime.parallel,
         n_sequences=runtime.parallel,
-        threads=runtime.threads or idle_cores(),
+        threads=threads,
         batch=runtime.batch,
         flash_attention=runtime.flash_attention,
         cache_type=runtime.cache_type,
+        kv_unified=runtime.parallel > 1 and runtime.kv_unified != "off",
     )
     return [
         LlamaContext(

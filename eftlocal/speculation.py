@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .context import Block
+from .context import Block, Rows
 from .distributions import Array, log_sum_exp
 from .drafting import Acceptance, Plan, make_plan
 from .ensemble import Ensemble
@@ -65,28 +65,36 @@ class Speculation:
 
     def draft(self, ready: Sequence[Generation]) -> list[Draft]:
         """Single drafter steps, together for all sequences that are still drafting."""
-        drafter = self._ensemble.roles.drafter
         drafts = [self._begin(generation, len(ready)) for generation in ready]
         active = drafts
         depth = 0
         while active:
-            last = [d.tokens[-1] if d.tokens else d.generation.last[drafter] for d in active]
-            rows = self._ensemble.draft(
-                [Block(d.generation.sequence, [t], 1) for d, t in zip(active, last, strict=True)]
-            )
-            # The drafter's next step overwrites its rows.
-            if max(draft.n for draft in drafts) > 1:
-                rows = rows.copy()
             depth += 1
-            start = time.perf_counter()
-            for i, draft in enumerate(active):
-                self._propose(draft, rows[i], depth)
-            n_proposed = sum(len(draft.tokens) == depth for draft in active)
-            if n_proposed == len(active):
-                seconds = time.perf_counter() - start
-                self._ensemble.costs.add_proposal(seconds / n_proposed)
+            blocks: dict[int, list[Block]] = {}
+            for draft in active:
+                generation = draft.generation
+                last = draft.tokens[-1] if draft.tokens else generation.last[generation.drafter]
+                block = Block(generation.sequence, [last], 1)
+                blocks.setdefault(generation.drafter, []).append(block)
+            rows = self._ensemble.decode(blocks)
+            self._propose_all(active, rows, depth)
             active = [d for d in active if d.n > depth]
         return drafts
+
+    def _propose_all(
+        self, active: Sequence[Draft], rows: Mapping[int, Sequence[Rows]], depth: int
+    ) -> None:
+        """Hand out the drafters' rows (1, V), which the drafters' next steps overwrite."""
+        start = time.perf_counter()
+        is_plain = all(draft.n == 1 for draft in active)
+        handed_out = {drafter: iter(own) for drafter, own in rows.items()}
+        for draft in active:
+            row = next(handed_out[draft.generation.drafter])[0]
+            self._propose(draft, row if is_plain else row.copy(), depth)
+        n_proposed = sum(len(draft.tokens) == depth for draft in active)
+        if n_proposed == len(active):
+            seconds = time.perf_counter() - start
+            self._ensemble.costs.add_proposal(seconds / n_proposed)
 
     def _begin(self, generation: Generation, n_sequences: int) -> Draft:
         options = generation.request.options
@@ -100,7 +108,7 @@ class Speculation:
             rate = (generation.agreed + common) / (generation.checked + _COMMON_COUNT)
             ensemble = self._ensemble
             generation.plan = make_plan(
-                ensemble.costs, ensemble.roles.drafter, rate, options.most_rows, n_sequences
+                ensemble.costs, generation.drafter, rate, options.most_rows, n_sequences
             )
         plan: Plan = generation.plan
         return Draft(generation, min(plan.n, most), plan.least)

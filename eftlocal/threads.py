@@ -8,32 +8,71 @@ import os
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
 _CPU = "/sys/devices/system/cpu"
 _LOAD = "/proc/loadavg"
+_TASKS = "/proc/self/task"
 _CGROUP = "/sys/fs/cgroup"
 _OWN_CGROUP = "/proc/self/cgroup"
+# So often in a row a core must be seen busy before it is given up, idle before it is taken.
+_SAMPLES_TO_GIVE, _SAMPLES_TO_TAKE = 2, 8
 
 
-def idle_cores(usable: int | None = None, load_file: str = _LOAD) -> int:
-    """Of the usable cores, those that other programs leave idle right now; at least one.
+class IdleCores:
+    """How many of the usable cores other programs leave idle, followed over time.
 
     A step waits for its slowest thread. With two threads on two cores, one of them busy with
-    another program, small models were seen to be 28 times slower than with one thread.
+    another program, small models were seen to be 28 times slower than with one thread. So a core
+    is given up soon after it is needed elsewhere, and taken back only when it has been idle for a
+    while.
+
+    Args:
+        usable: cores that this process may use; None finds out.
+        load_file, tasks: where Linux tells what runs: on this machine, and of this process.
+
+    Attributes:
+        threads: to compute with, at least 1.
     """
-    busy = min(_runnable(load_file, wait) for wait in (0.0, 0.004, 0.004)) - 1
-    return max(1, min(usable or usable_cores(), (os.cpu_count() or 1) - busy))
+
+    def __init__(
+        self, usable: int | None = None, load_file: str = _LOAD, tasks: str = _TASKS
+    ) -> None:
+        self._usable = usable or usable_cores()
+        self._sources = Path(load_file), Path(tasks)
+        self._seen: deque[int] = deque(maxlen=_SAMPLES_TO_TAKE)
+        for wait in (0.0, 0.004, 0.004):
+            time.sleep(wait)
+            self._seen.append(self._idle())
+        self.threads = max(self._seen)
+
+    def look(self) -> int:
+        """Look once more, best every half a second; returns `threads`."""
+        self._seen.append(self._idle())
+        self.threads = min(self.threads, max(list(self._seen)[-_SAMPLES_TO_GIVE:]))
+        if len(self._seen) == _SAMPLES_TO_TAKE:
+            self.threads = max(self.threads, min(self._seen))
+        return self.threads
+
+    def _idle(self) -> int:
+        """Cores that are idle this moment, but for this process; at least 1."""
+        load, tasks = self._sources
+        try:
+            running = int(load.read_text().split()[3].split("/")[0])
+        except (OSError, ValueError, IndexError):
+            return self._usable
+        others = running - sum(map(_is_running, tasks.glob("*/stat")))
+        return max(1, min(self._usable, (os.cpu_count() or 1) - others))
 
 
-def _runnable(load_file: str, wait: float) -> int:
-    """Threads of this machine that run or want to, this one included; 1 where nobody says."""
-    time.sleep(wait)
+def _is_running(stat: Path) -> bool:
+    """Whether a thread of this process runs or wants to; its name in brackets may hold spaces."""
     try:
-        return int(Path(load_file).read_text().split()[3].split("/")[0])
-    except (OSError, ValueError, IndexError):
-        return 1
+        return stat.read_text().rpartition(")")[2].split()[0] == "R"
+    except (OSError, IndexError):
+        return False
 
 
 def usable_cores(

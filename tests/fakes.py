@@ -24,7 +24,10 @@ def logits_after(prefix: Sequence[int], seed: int, n_vocab: int) -> Array:
 
 
 class FakeContext:
-    """Implements `Context`; its rows turn to NaN with the next decode, as llama.cpp's may."""
+    """Implements `Context`; its rows turn to NaN with the next decode, as llama.cpp's may.
+
+    `is_waiting`: rows were asked for and not fetched yet.
+    """
 
     def __init__(
         self,
@@ -44,10 +47,22 @@ class FakeContext:
         self.can_rewind = can_rewind
         self.n_evaluated = 0
         self.n_decodes = 0
+        self.is_waiting = False
+        self.threads = 0
         self._tokens: list[list[int]] = [[] for _ in range(n_sequences)]
         self._rows = np.empty((0, n_vocab), np.float32)
 
     def decode(self, blocks: Sequence[Block]) -> Rows:
+        """Append the blocks, and their rows."""
+        self.submit(blocks)
+        return self.rows()
+
+    def rows(self) -> Rows:
+        """The rows of the last `submit`."""
+        self.is_waiting = False
+        return self._rows
+
+    def submit(self, blocks: Sequence[Block]) -> None:
         """Append the blocks; rows of the last call become NaN."""
         self._rows[...] = np.nan
         self.n_decodes += 1
@@ -65,7 +80,7 @@ class FakeContext:
             self.n_evaluated += len(tokens)
         self._rows = np.array(rows, np.float32).reshape(-1, self.n_vocab)
         assert len(self._rows) <= self.n_rows
-        return self._rows
+        self.is_waiting = len(rows) > 0
 
     def rewind(self, sequence: int, n_tokens: int) -> None:
         """Drop tokens at the end."""
@@ -73,6 +88,10 @@ class FakeContext:
         assert self.can_rewind or n_tokens == len(held)
         assert 0 <= n_tokens <= len(held)
         del held[len(held) - n_tokens :]
+
+    def set_threads(self, n_threads: int) -> None:
+        """Remember it."""
+        self.threads = n_threads
 
     def tokens(self, sequence: int) -> list[int]:
         """What the cache holds."""

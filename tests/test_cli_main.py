@@ -22,7 +22,7 @@ from .conftest import SMALL, Trio
 from .gguf_models import write_gguf
 
 HEAVY = ("numpy", "llama_cpp", "rich", "prompt_toolkit", "jinja2", "huggingface_hub")
-NO_OPTION = {"top_logprobs", "parallel", "trace"}
+NO_OPTION = {"top_logprobs", "parallel", "kv_unified", "trace"}
 """Fields that only Python and HTTP need, or that an option with a file name stands for."""
 
 

@@ -92,3 +92,21 @@ def test_a_plan_gives_up_where_the_drafter_is_unsure() -> None:
     further = (costs.of_round(1, plan.n) - costs.of_round(1, 1)) / (plan.n - 1)
     assert plan.least == pytest.approx(further / costs.of_round(1, 1))
     assert 0 < plan.least < 1
+
+
+def test_blocks_are_padded_where_more_tokens_are_quicker() -> None:
+    """Up to three more, to the quickest size, and only for a real gain."""
+    costs = Costs([{1: 1.0, 2: 1.8, 3: 2.1, 4: 1.1, 5: 1.6, 6: 1.2, 7: 1.19, 8: 0.5}])
+    assert [costs.padding(0, n, 16) for n in range(1, 9)] == [0, 2, 1, 0, 3, 2, 1, 0]
+    assert costs.padding(0, 2, 1) == 0
+    assert costs.padding(0, 3, 0) == 0
+    assert costs.padding(0, 4, 2) == 0
+
+
+def test_a_round_is_planned_with_padding() -> None:
+    """Three rows cost what the padded block of four does, in several sequences, too."""
+    quick_four = {1: 1.0, 2: 3.0, 3: 3.0, 4: 1.0, 6: 4.0, 7: 4.0, 8: 2.0}
+    costs = Costs([dict(quick_four), dict.fromkeys(range(1, 9), 0.1)])
+    assert costs.of_round(1, 3) == pytest.approx(3 * 0.1 + 1.0)
+    assert costs.of_round(1, 3, n_sequences=2) == pytest.approx(3 * 0.1 + 2.0)
+    assert make_plan(costs, 1, 0.9, 4).n == 4

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from eftlocal import engine as engine_module
 from eftlocal.engine import Engine
 from eftlocal.ensemble import Ensemble, Roles
 from eftlocal.errors import ContextFull, UsageError
@@ -29,7 +31,7 @@ def make_engine(n_sequences: int = 1, drafter: int = 1, **kwargs: Any) -> Engine
         FakeContext(seed, N_VOCAB + 3 * (role == "base"), n_sequences=n_sequences, **kwargs)
         for role, seed in SEEDS.items()
     ]
-    roles = Roles(base=0, experts=((1, 2),), drafter=drafter)
+    roles = Roles(base=0, experts=((1, 2),), drafters=(drafter,))
     return Engine(Ensemble(contexts, roles, N_VOCAB), frozenset({END}))
 
 
@@ -117,7 +119,7 @@ def test_drafts_are_used() -> None:
 def test_a_perfect_drafter_is_never_wrong(temperature: float) -> None:
     """Where all three models are one, every draft is accepted, also under penalties."""
     contexts = [FakeContext(5, N_VOCAB) for _ in SEEDS]
-    engine = Engine(Ensemble(contexts, Roles(0, ((1, 2),), 1), N_VOCAB), frozenset({END}))
+    engine = Engine(Ensemble(contexts, Roles(0, ((1, 2),), (1,)), N_VOCAB), frozenset({END}))
     options = GenerationOptions(
         temperature=temperature,
         repetition_penalty=1.5,
@@ -188,17 +190,17 @@ def test_cancel_while_drafting(stop_at: int) -> None:
     generation = engine.submit(request)
     drafter = engine.ensemble.contexts[1]
     assert isinstance(drafter, FakeContext)
-    decode = drafter.decode
+    submit = drafter.submit
 
-    def decode_and_cancel(blocks: Any) -> Any:
+    def submit_and_cancel(blocks: Any) -> Any:
         if drafter.n_decodes == stop_at:
             generation.cancel()
-        return decode(blocks)
+        return submit(blocks)
 
-    drafter.decode = decode_and_cancel  # type: ignore[method-assign]
+    drafter.submit = submit_and_cancel  # type: ignore[method-assign]
     while generation.finish_reason is None:
         engine.step()
-    drafter.decode = decode  # type: ignore[method-assign]
+    drafter.submit = submit  # type: ignore[method-assign]
     assert generation.finish_reason == "cancelled"
     tokens, _ = run(make_engine(), request)
     assert generation.tokens == tokens[: len(generation.tokens)]
@@ -285,11 +287,11 @@ def test_a_failing_model_ends_the_generation_and_spares_the_engine() -> None:
     engine = make_engine()
     request = Request(((3, 4, 5),) * 3, GenerationOptions(max_tokens=9, draft=3))
     context = engine.ensemble.contexts[2]
-    decode = context.decode
-    context.decode = lambda blocks: 1 / 0  # type: ignore
+    submit = context.submit
+    context.submit = lambda blocks: 1 / 0  # type: ignore
     with pytest.raises(ZeroDivisionError):
         list(engine.stream(request))
-    context.decode = decode  # type: ignore[method-assign]
+    context.submit = submit  # type: ignore[method-assign]
     assert run(engine, request) == run(make_engine(), request)
 
 
@@ -316,3 +318,21 @@ def test_alternatives_are_the_likeliest() -> None:
         assert event.top[0] == (event.token, event.logprob)
         assert [p for _, p in event.top] == sorted((p for _, p in event.top), reverse=True)
         assert len(event.top) == 4
+
+
+def test_the_number_of_threads_follows_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for once in a while, in the middle of a generation, and set everywhere."""
+    said = iter([3, 1, 2])
+    contexts = [FakeContext(seed) for seed in (1, 2, 3)]
+    ensemble = Ensemble(contexts, Roles(0, ((1, 2),), (1,)), N_VOCAB)
+    engine = Engine(ensemble, frozenset({END}), threads=lambda: next(said))
+    clock = [1000.0]
+    monkeypatch.setattr(engine_module, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    engine._threads_asked = clock[0]
+    engine.submit(Request(((3, 4, 5),) * 3, GenerationOptions(draft="off")))
+    threads = []
+    for _ in range(6):
+        engine.step()
+        threads.append([context.threads for context in contexts])
+        clock[0] += 0.15
+    assert threads == [[n] * 3 for n in (0, 0, 3, 3, 1, 1)]

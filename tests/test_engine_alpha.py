@@ -57,7 +57,7 @@ class Setting:
         ]
         index = {seed: i for i, seed in enumerate(self.seeds)}
         pairs = tuple((index[t], index[q]) for t, q in EXPERTS[: self.experts])
-        ensemble = Ensemble(contexts, Roles(0, pairs, 1), N_VOCAB)
+        ensemble = Ensemble(contexts, Roles(0, pairs, (1,) * len(pairs)), N_VOCAB)
         return Engine(ensemble, frozenset({END}), self.neutral)
 
     def drafting(self, n: int) -> Setting:

@@ -70,7 +70,7 @@ class Setting:
     def engine(self) -> Engine:
         """Over fakes of few tokens."""
         contexts = [FakeContext(seed, FEW + 3 * (role == "base")) for role, seed in SEEDS.items()]
-        ensemble = Ensemble(contexts, Roles(0, ((1, 2),), self.drafter), FEW)
+        ensemble = Ensemble(contexts, Roles(0, ((1, 2),), (self.drafter,)), FEW)
         return Engine(ensemble, frozenset({END}))
 
     def joint(self) -> Array64:
@@ -202,7 +202,7 @@ def test_more_drafts_are_accepted() -> None:
 def test_a_perfect_drafter_is_never_wrong(temperature: float) -> None:
     """Where all three models are one, every draft is accepted, also under penalties."""
     contexts = [FakeContext(5, N_VOCAB) for _ in SEEDS]
-    engine = Engine(Ensemble(contexts, Roles(0, ((1, 2),), 1), N_VOCAB), frozenset({END}))
+    engine = Engine(Ensemble(contexts, Roles(0, ((1, 2),), (1,)), N_VOCAB), frozenset({END}))
     options = GenerationOptions(
         temperature=temperature,
         top_p=0.95,

@@ -226,7 +226,7 @@ def test_a_stream_can_be_followed(trio: Trio, tmp_path: Path) -> None:
     path = tmp_path / "trace.jsonl"
     failures: list[EftlocalError] = []
     with eftlocal.load(**trio._asdict(), threads=1) as model, TraceWriter(path) as writer:
-        options = {"max_tokens": 8, "seed": 3, "trace": True}
+        options = {"max_tokens": 8, "seed": 3, "trace": True, "draft": "off"}
         stream = model.stream_complete("the other", alpha=0.5, **options)
         writer.follow(model, stream)
         found = list(stream)
@@ -247,7 +247,7 @@ def test_a_stream_can_be_followed(trio: Trio, tmp_path: Path) -> None:
 
 def test_traces_are_made_of_the_models_own_rows(trio: Trio) -> None:
     """Base and tuned views are what these models say alone, and alpha 0 is the base."""
-    options = {"max_tokens": 4, "temperature": 0, "trace": True, "top_logprobs": 5}
+    options = {"max_tokens": 4, "draft": "off", "temperature": 0, "trace": True, "top_logprobs": 5}
     with eftlocal.load(**trio._asdict(), threads=1) as model:
         fused = model.complete("the other", alpha=0, **options)
     with eftlocal.load(base=trio.base, tuned=trio.base, reference=trio.base, threads=1) as model:

@@ -83,7 +83,8 @@ def test_logprobs_equal_a_recomputation_in_float64(
 ) -> None:
     """With the default kernels, `Llama` taking the same steps gives the same log-probs."""
     trio = request.getfixturevalue(kind)
-    with load(trio, alpha=alpha, max_tokens=60, logit_bias=NO_END, seed=5) as fused:
+    options = {"alpha": alpha, "draft": "off", "logit_bias": NO_END}
+    with load(trio, max_tokens=60, seed=5, **options) as fused:
         assert fused.n_vocab == N_VOCAB
         done = fused.complete(PROMPT)
     prompt, tokens = done.prompt_tokens, done.tokens
@@ -92,7 +93,7 @@ def test_logprobs_equal_a_recomputation_in_float64(
     np.testing.assert_allclose(done.logprobs, expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("draft", ["off", 4])
+@pytest.mark.parametrize("draft", ["off", 4, "auto"])
 @pytest.mark.parametrize(("exact", "tolerance"), [(True, 1e-4), (False, 0.02)])
 def test_logprobs_equal_a_rescore_in_one_batch(
     trio: Trio, draft: str | int, exact: bool, tolerance: float

@@ -139,10 +139,10 @@ def test_the_drafter_is_the_cheapest(family: Family, tmp_path: Path) -> None:
     """Up-scaling drafts with the first tuned model, down-scaling with the base."""
     files: dict[str, Any] = {"tuned": [family.math, family.code], "reference": family.reference}
     with eftlocal.load(base=family.base, **files, **EXACT) as up:
-        assert up.engine.ensemble.roles.drafter == up.engine.ensemble.roles.experts[0][0]
+        assert up.engine.ensemble.roles.drafters[0] == up.engine.ensemble.roles.experts[0][0]
     large = [write_gguf(tmp_path / f"{n}.gguf", LARGE, seed=n) for n in (20, 21)]
     with eftlocal.load(base=family.reference, tuned=large[0], reference=large[1], **EXACT) as down:
-        assert down.engine.ensemble.roles.drafter == down.engine.ensemble.roles.base
+        assert down.engine.ensemble.roles.drafters[0] == down.engine.ensemble.roles.base
         plain = down.complete(PROMPT, max_tokens=40, temperature=0, logit_bias=NO_END)
         drafted = down.complete(PROMPT, max_tokens=40, temperature=0, logit_bias=NO_END, draft=4)
         alone = down.complete(PROMPT, max_tokens=40, temperature=0, logit_bias=NO_END, alpha=0)

@@ -37,6 +37,7 @@ RUNTIME: dict[str, tuple[str, list[object]]] = {
     "flash_attention": ("auto, on or off", ["yes", "", True, 1, None]),
     "cache_type": ("f32, f16, bf16, q8_0", ["q2_k", "F16", "", 16, None]),
     "mmap": ("auto, on or off", ["true", False, 0]),
+    "kv_unified": ("auto, on or off", ["yes", True, 1]),
     "mlock": ("true or false", ["on", 1, 0, None]),
     "parallel": ("1 or more", [*COUNTS, 0]),
     "rpc": (

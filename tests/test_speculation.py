@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from eftlocal.context import Block
 from eftlocal.drafting import Acceptance, Costs
 from eftlocal.engine import Engine
 from eftlocal.ensemble import Ensemble, Roles
@@ -18,12 +21,10 @@ from .fakes import END, FakeContext
 N_VOCAB = 24
 
 
-def make_engine(
-    seeds: tuple[int, int, int] = (1, 2, 3), can_rewind: bool = True, n_sequences: int = 1
-) -> Engine:
+def make_engine(seeds: tuple[int, int, int] = (1, 2, 3), **sizes: Any) -> Engine:
     """Base, tuned, reference; equal seeds are equal models."""
-    contexts = [FakeContext(s, can_rewind=can_rewind, n_sequences=n_sequences) for s in seeds]
-    return Engine(Ensemble(contexts, Roles(0, ((1, 2),), drafter=1), N_VOCAB), frozenset({END}))
+    contexts = [FakeContext(seed, **sizes) for seed in seeds]
+    return Engine(Ensemble(contexts, Roles(0, ((1, 2),), (1,)), N_VOCAB), frozenset({END}))
 
 
 class GivenCosts(Costs):
@@ -189,6 +190,94 @@ def test_every_draft_is_learnt_at_its_own_sureness() -> None:
     after = engine.speculation.acceptance.checked
     assert [a - b for a, b in zip(after, before, strict=True)] == [1, 0, 0, 0, 0, 0, 1]
     assert (generation.checked, generation.agreed) == (2, 1)
+
+
+@pytest.mark.parametrize("n_ctx", [*range(40, 48), 256])
+def test_padded_blocks_change_nothing(n_ctx: int) -> None:
+    """Blocks of three are scored as four; texts, caches and the end of the context stay."""
+    plain = tokens(make_engine(n_ctx=n_ctx), draft="off")
+    engine = make_engine(n_ctx=n_ctx)
+    set_costs(engine, lambda m: 1.0 if m % 4 == 0 else 2.0)
+    sizes = []
+    base = engine.ensemble.contexts[0]
+    submit = base.submit
+    base.submit = lambda blocks: (sizes.append(len(blocks[0].tokens)), submit(blocks))  # type: ignore
+    assert tokens(engine, draft=3) == plain
+    assert 4 in sizes and (3 not in sizes or n_ctx < 60)
+    assert len(base.tokens(0)) == 3 + len(plain[0]) - 1
+
+
+def test_sequences_are_decoded_in_their_order(cheap: Callable[[int], float]) -> None:
+    """Whoever was admitted first, blocks of a decode come by ascending sequence."""
+    engine = make_engine(n_sequences=3)
+    set_costs(engine, cheap)
+    seen = []
+    base = engine.ensemble.contexts[0]
+    submit = base.submit
+
+    def look(blocks: Sequence[Block]) -> None:
+        seen.append([block.sequence for block in blocks])
+        submit(blocks)
+
+    base.submit = look  # type: ignore[method-assign]
+    for i, n in enumerate((2, 5, 7, 3, 4)):
+        options = GenerationOptions(max_tokens=9 + 5 * (i % 3), seed=i, draft=n)
+        engine.submit(Request(((3, 4, 5 + i),) * 3, options))
+    for _ in range(60):
+        engine.step()
+    assert [0, 1, 2] in seen and all(each == sorted(each) for each in seen)
+
+
+def test_all_models_are_submitted_before_any_is_waited_for() -> None:
+    """So that a GPU is never idle between two models."""
+    engine = make_engine()
+    contexts = engine.ensemble.contexts
+    waiting = []
+    for context in contexts:
+        rows = context.rows
+
+        def fetch(rows: Callable[[], object] = rows) -> object:
+            waiting.append(sum(other.is_waiting for other in contexts))  # type: ignore[attr-defined]
+            return rows()
+
+        context.rows = fetch  # type: ignore[assignment, method-assign]
+    tokens(engine, draft="off", max_tokens=3)
+    # Prefill asks for no rows; then the drafter alone, and base and reference together.
+    assert waiting == [0, 0, 0] + [1, 2, 1] * 3
+
+
+def make_mixture() -> Engine:
+    """A base and two experts, each with a drafter of its own."""
+    contexts = [FakeContext(seed, n_sequences=3) for seed in range(1, 6)]
+    roles = Roles(0, ((1, 2), (3, 4)), (1, 3))
+    return Engine(Ensemble(contexts, roles, N_VOCAB), frozenset({END}))
+
+
+def test_the_expert_that_weighs_most_drafts() -> None:
+    """By the size of its weight; the first one where there are no weights or equal ones."""
+    roles = make_mixture().ensemble.roles
+    assert [roles.drafter(w) for w in (None, (0.5, 0.5), (0.2, 0.8), (0.3, -0.9))] == [1, 1, 3, 3]
+
+
+def test_generations_with_different_drafters_share_rounds() -> None:
+    """Each says what it says alone and plainly, whoever drafts for its neighbours."""
+    engine = make_mixture()
+    requests = [
+        Request(
+            ((3, 4, 5 + i),) * 5,
+            GenerationOptions(max_tokens=30, seed=i, logit_bias={END: -50}, draft=3 + i),
+            weights=weights,
+        )
+        for i, weights in enumerate(((0.1, 0.9), None, (0.9, 0.1)))
+    ]
+    together = [engine.submit(request) for request in requests]
+    assert [generation.drafter for generation in together] == [3, 1, 1]
+    while any(generation.finish_reason is None for generation in together):
+        engine.step()
+    for generation, request in zip(together, requests, strict=True):
+        plain = replace(request, options=request.options.updated({"draft": "off"}))
+        assert generation.tokens == [event.token for event in make_mixture().stream(plain)]
+        assert 0 < generation.accepted < generation.drafted
 
 
 def test_measuring_empties_what_it_filled() -> None:

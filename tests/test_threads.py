@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from eftlocal.threads import idle_cores, usable_cores
+from eftlocal.threads import IdleCores, usable_cores
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity"), reason="affinity is a thing of Linux"
@@ -166,13 +167,56 @@ def test_this_machine_has_at_least_one_core() -> None:
     assert 1 <= usable_cores() <= len(os.sched_getaffinity(0))
 
 
-def test_other_programs_keep_their_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is runnable beside this thread takes cores, but never the last one."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    file = tmp_path / "loadavg"
-    for runnable, threads in ((1, 4), (4, 4), (5, 4), (6, 3), (8, 1), (40, 1)):
-        file.write_text(f"3.90 0.50 0.10 {runnable}/812 4711\n")
-        assert idle_cores(4, str(file)) == threads
+class Running:
+    """A fake of what Linux says of threads that run: of the machine, and of this process."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "cpu_count", lambda: 8)
+        self.load, self.tasks = folder / "loadavg", folder / "task"
+
+    def say(self, others: int, own: str = "R") -> None:
+        """Set how many threads of others run, and the state of each of this process."""
+        running = others + own.count("R")
+        write(self.load, f"3.90 0.50 0.10 {running}/812 4711")
+        shutil.rmtree(self.tasks, ignore_errors=True)
+        for i, state in enumerate(own):
+            write(self.tasks / str(i) / "stat", f"{i} (a) b (c) {state} 9581 9581 0 0")
+
+    def cores(self, usable: int = 4) -> IdleCores:
+        """What follows it."""
+        return IdleCores(usable, str(self.load), str(self.tasks))
+
+
+@pytest.fixture
+def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Running:
+    """A machine of eight cores."""
+    return Running(tmp_path, monkeypatch)
+
+
+def test_other_programs_keep_their_cores(running: Running) -> None:
+    """What is runnable beside this process takes cores, but never the last one."""
+    for others, threads in ((0, 4), (3, 4), (4, 4), (5, 3), (7, 1), (40, 1)):
+        for own in ("R", "RRSR", "RSS"):
+            running.say(others, own)
+            assert running.cores().threads == threads
+
+
+def test_a_core_is_given_up_soon_and_taken_back_late(running: Running) -> None:
+    """One busy moment changes nothing, two do; eight idle ones in a row bring it back."""
+    running.say(0)
+    cores = running.cores()
+
+    def look(*others: int) -> list[int]:
+        seen = []
+        for n in others:
+            running.say(n)
+            seen.append(cores.look())
+        return seen
+
+    assert look(7, 0, 6, 0, 8, 0) == [4] * 6
+    assert look(7, 7) == [4, 1]
+    assert look(0, 0, 0, 6, 0, 0, 0) == [1] * 7
+    assert look(0, 0, 0, 0, 0) == [2, 2, 2, 2, 4]
 
 
 @pytest.mark.parametrize("content", ["", "0.1 0.2", "a b c d/e f", "0.1 0.2 0.3 /5 6"])
@@ -183,5 +227,6 @@ def test_without_a_load_all_usable_cores_are_taken(
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     file = tmp_path / "loadavg"
     file.write_text(content)
-    assert idle_cores(3, str(file)) == 3
-    assert idle_cores(3, str(tmp_path / "missing")) == 3
+    missing = str(tmp_path / "missing")
+    assert IdleCores(3, str(file), missing).look() == 3
+    assert IdleCores(3, missing, missing).look() == 3

@@ -31,7 +31,14 @@ _DECODE_ERRORS = {
 
 @dataclass(frozen=True, slots=True)
 class ContextSettings:
-    """Sizes of one context; see `RuntimeOptions`. `n_rows`: logits rows one decode may ask for."""
+    """Sizes of one context; see `RuntimeOptions`.
+
+    Attributes:
+        n_ctx: tokens of one sequence.
+        n_rows: rows of logits that one decode may ask for.
+        n_sequences: sequences, each with room for n_ctx tokens.
+        kv_unified: whether they share one pool of cells.
+    """
 
     n_ctx: int
     n_rows: int
@@ -40,10 +47,15 @@ class ContextSettings:
     batch: int = 256
     flash_attention: str = "auto"
     cache_type: str = "f16"
+    kv_unified: bool = False
 
 
 class LlamaContext:
     """One KV cache over some weights; implements `context.Context`.
+
+    Attributes:
+        handle: llama.cpp's context, for calls that this class does not have.
+        threads: that it computes with.
 
     Args:
         weights: of the model.
@@ -85,24 +97,26 @@ class LlamaContext:
             type_k=cache_type,
             type_v=cache_type,
             swa_full=True,
-            kv_unified=False,
+            kv_unified=settings.kv_unified,
             no_perf=True,
         )
         with collected_errors() as errors:
-            self._context = lib.llama_init_from_model(weights.model, params)
-        if not self._context:
+            self.handle = lib.llama_init_from_model(weights.model, params)
+        if not self.handle:
             raise BackendError(
                 f"{weights.path}: no context of {settings.n_ctx} x {settings.n_sequences} tokens; "
                 f"{reason('a smaller ctx needs less memory', errors)}"
             )
-        self.n_ctx = min(settings.n_ctx, int(lib.llama_n_ctx_seq(self._context)))
+        self.n_ctx = min(settings.n_ctx, int(lib.llama_n_ctx_seq(self.handle)))
         self.n_rows = max(settings.n_rows, settings.n_sequences)
-        self._memory = lib.llama_get_memory(self._context)
+        self.threads = settings.threads
+        self._memory = lib.llama_get_memory(self.handle)
         self._tokens: list[list[int]] = [[] for _ in range(settings.n_sequences)]
         self._dirty = False
+        self._n_pending = 0
         self._make_batch()
         weights.contexts.add(self)
-        self._finalizer = weakref.finalize(self, lib.llama_free, self._context)
+        self._finalizer = weakref.finalize(self, lib.llama_free, self.handle)
         if adapter is not None:
             self._use(adapter, scale)
 
@@ -110,7 +124,7 @@ class LlamaContext:
         """Let the adapter take part in every decode to come."""
         handles = (lib.llama_adapter_lora_p_ctypes * 1)(adapter.handle)
         scales = (ctypes.c_float * 1)(scale)
-        if lib.llama_set_adapters_lora(self._context, handles, 1, scales) != 0:
+        if lib.llama_set_adapters_lora(self.handle, handles, 1, scales) != 0:
             self.close()
             raise BackendError(f"{adapter.path}: llama.cpp cannot use this adapter in a context")
 
@@ -142,7 +156,12 @@ class LlamaContext:
         return self._tokens[sequence]
 
     def decode(self, blocks: Sequence[Block]) -> Rows:
-        """Append each block to its sequence; see `context.Context.decode`."""
+        """Append each block to its sequence and wait; see `context.Context.decode`."""
+        self.submit(blocks)
+        return self.rows()
+
+    def submit(self, blocks: Sequence[Block]) -> None:
+        """Append each block to its sequence; see `context.Context.submit`."""
         if self._dirty:
             self._restore()
         n = n_rows = 0
@@ -163,23 +182,26 @@ class LlamaContext:
             raise BackendError(f"{n_rows} rows of {n} tokens; a context has {self.n_rows} rows")
         self._batch.n_tokens = n
         self._dirty = True
-        status = lib.llama_decode(self._context, self._batch)
+        self._n_pending = 0
+        status = lib.llama_decode(self.handle, self._batch)
         if status != 0:
             reason = _DECODE_ERRORS.get(status, f"llama_decode returned {status}")
             raise BackendError(f"{self.weights.path}: {reason}")
         for sequence, tokens, _ in blocks:
             self._tokens[sequence].extend(tokens)
         self._dirty = False
-        return self._logits(n_rows)
+        self._n_pending = n_rows
 
-    def _logits(self, n_rows: int) -> Rows:
-        if n_rows == 0:
+    def rows(self) -> Rows:
+        """The rows of the last `submit`; see `context.Context.rows`."""
+        if self._n_pending == 0:
+            lib.llama_synchronize(self.handle)
             return np.empty((0, self.n_vocab), np.float32)
         # llama.cpp may move the buffer in any decode, so the pointer is fetched every time.
-        pointer = lib.llama_get_logits(self._context)
+        pointer = lib.llama_get_logits(self.handle)
         if not pointer:
             raise BackendError(f"{self.weights.path}: llama.cpp returned no logits")
-        return np.ctypeslib.as_array(pointer, (n_rows, self.n_vocab))
+        return np.ctypeslib.as_array(pointer, (self._n_pending, self.n_vocab))
 
     def _restore(self) -> None:
         """After a failed or interrupted decode: make the cache hold what `tokens` says again."""
@@ -201,6 +223,12 @@ class LlamaContext:
         if not lib.llama_memory_seq_rm(self._memory, sequence, keep if keep else -1, -1):
             raise BackendError(f"{self.weights.path}: this model cannot rewind {n_tokens} tokens")
         del tokens[keep:]
+
+    def set_threads(self, n_threads: int) -> None:
+        """See `context.Context.set_threads`."""
+        if n_threads != self.threads:
+            self.threads = n_threads
+            lib.llama_set_n_threads(self.handle, n_threads, n_threads)
 
     def close(self) -> None:
         """Free the cache and its buffers; rows that were returned are no longer valid."""
