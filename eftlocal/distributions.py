@@ -6,6 +6,7 @@ a draft that is checked in a batch gets the same numbers as a token that is deci
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -21,17 +22,22 @@ SAFE_EXPONENT = 60.0
 
 
 def log_sum_exp(logits: Array) -> Array64:
-    """Log of the sum of exponentials over the last axis: (R, V) -> (R,)."""
-    top = logits.max(axis=-1)
-    huge = np.abs(top) >= SAFE_EXPONENT
-    with np.errstate(over="ignore", divide="ignore"):
-        if not huge.any():
-            log_z: Array64 = np.log(np.exp(logits).sum(axis=-1), dtype=np.float64)
-            return log_z
-        shift = np.where(huge & np.isfinite(top), top, np.float32(0))
-        total = np.exp(logits - shift[..., None]).sum(axis=-1)
-        log_z = np.log(total, dtype=np.float64) + shift
-    return log_z
+    """Log of the sum of exponentials over the last axis: (R, V) -> (R,).
+
+    It is -inf, inf or NaN where the largest logit is.
+    """
+    return np.array([_log_sum_exp(row) for row in logits], np.float64)
+
+
+def _log_sum_exp(row: Array) -> float:
+    # Row by row, with plain numbers: few calls cost less here than few rows at once.
+    top = float(row.max())
+    if abs(top) < SAFE_EXPONENT:
+        return math.log(float(np.exp(row).sum()))
+    if not math.isfinite(top):
+        return top
+    with np.errstate(over="ignore"):
+        return math.log(float(np.exp(row - np.float32(top)).sum())) + top
 
 
 def weighted_sum(rows: Sequence[Rows], weights: Sequence[float]) -> Rows:

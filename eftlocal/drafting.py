@@ -135,18 +135,42 @@ class Plan:
     """How far to draft.
 
     Attributes:
-        n: tokens that a round may decide at most; 1 drafts nothing.
-        least: drafting goes on while the chance that all drafts so far are accepted is above it.
+        n: rows of a round that give most tokens per second on average; 1 drafts nothing.
+        acceptance: share of drafts that are accepted.
+        seconds: what rounds of 1, 2, ... rows take, as far as drafts may go.
     """
 
     n: int
-    least: float = 0.0
+    acceptance: float = 0.0
+    seconds: tuple[float, ...] = ()
+
+    @property
+    def most(self) -> int:
+        """Rows that a round may have: where the drafter is sure, more than `n`."""
+        return len(self.seconds) if self.n > 1 else 1
+
+    def goes_on(self, depth: int, chance: float) -> bool:
+        """Whether rows beyond `depth` are worth what they cost.
+
+        A token is worth the time that the best rounds take for one. Row depth + 1 gives one with
+        probability `chance`, that all drafts so far are accepted; each further row with less.
+        """
+        token = self.seconds[self.n - 1] / expected_tokens(self.acceptance, self.n)
+        gain = 0.0
+        for seconds in self.seconds[depth:]:
+            gain += chance * token
+            if gain > seconds - self.seconds[depth - 1]:
+                return True
+            chance *= self.acceptance
+        return False
 
 
 def make_plan(
     costs: Costs, drafter: int, acceptance: float, most: int, n_sequences: int = 1
 ) -> Plan:
     """The n with the most tokens per second, 1 where drafting does not promise more.
+
+    What fusing a row takes does not count: every token takes it, however it was drafted.
 
     Args:
         costs: what decodes take.
@@ -155,16 +179,13 @@ def make_plan(
         most: the largest n.
         n_sequences: sequences that draft together.
     """
-    plain = costs.of_round(drafter, 1, n_sequences)
-    best, best_rate = 1, _WORTHWHILE / plain
+    seconds = tuple(costs.of_round(drafter, n, n_sequences) for n in range(1, most + 1))
+    best, best_rate = 1, _WORTHWHILE / seconds[0]
     for n in range(2, most + 1):
-        rate = expected_tokens(acceptance, n) / costs.of_round(drafter, n, n_sequences)
+        rate = expected_tokens(acceptance, n) / seconds[n - 1]
         if rate > best_rate:
             best, best_rate = n, rate
-    if best == 1:
-        return Plan(1)
-    further = (costs.of_round(drafter, best, n_sequences) - plain) / (best - 1)
-    return Plan(best, further / plain)
+    return Plan(best, acceptance, seconds)
 
 
 def expected_tokens(acceptance: float, n: int) -> float:

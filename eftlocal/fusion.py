@@ -5,6 +5,7 @@ Pure NumPy. Shapes: R rows, E experts, V vocabulary; logits are float32.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -135,11 +136,11 @@ def _fuse(
     with np.errstate(invalid="ignore", over="ignore"):
         _combine(base, tuned, reference, multipliers, logits)
     log_z = log_sum_exp(logits)
-    careful = ~np.isfinite(log_z)
+    careful = [not math.isfinite(z) for z in log_z.tolist()]
     for q, multiplier in zip(reference, multipliers, strict=True):
         if multiplier < 0:  # then what the reference excludes looks like what the base excludes
-            careful |= np.isneginf(q.min(axis=-1))
-    if careful.any():
+            careful = [bad or row.min() == -math.inf for bad, row in zip(careful, q, strict=True)]
+    if any(careful):
         rows = np.flatnonzero(careful)
         experts = ([t[rows] for t in tuned], [q[rows] for q in reference])
         logits[rows] = _combine_carefully(base[rows], *experts, multipliers)

@@ -16,7 +16,7 @@ from .generation import Generation
 from .sampling import Noise, adjust, sample
 
 # A plan is kept for so many rounds.
-_ROUNDS_PER_PLAN = 8
+_ROUNDS_PER_PLAN = 16
 # Where nothing is drafted, every so many rounds it is looked whether a draft would have been right.
 _ROUNDS_PER_PROBE = 8
 # What is known from other generations counts like so many drafts of this one.
@@ -30,7 +30,7 @@ class Draft:
     Attributes:
         generation: whose it is.
         n: rows; less than planned where the drafter stops early.
-        least: see `drafting.Plan`.
+        plan: says how long to go on, where that is chosen from measured costs.
         tokens: the proposals.
         rows: (V,) each, the drafter's logits.
         noises: of each row.
@@ -41,7 +41,7 @@ class Draft:
 
     generation: Generation
     n: int
-    least: float = 0.0
+    plan: Plan | None = None
     tokens: list[int] = field(default_factory=list)
     rows: list[Array] = field(default_factory=list)
     noises: list[Noise] = field(default_factory=list)
@@ -110,8 +110,7 @@ class Speculation:
             generation.plan = make_plan(
                 ensemble.costs, generation.drafter, rate, options.most_rows, n_sequences
             )
-        plan: Plan = generation.plan
-        return Draft(generation, min(plan.n, most), plan.least)
+        return Draft(generation, min(generation.plan.most, most), generation.plan)
 
     def _propose(self, draft: Draft, row: Array, depth: int) -> None:
         """Keep the drafter's row; where another step may follow, sample the next draft."""
@@ -120,15 +119,15 @@ class Speculation:
         index = len(generation.tokens) + depth - 1
         draft.noises.append(Noise(options.seed, generation.request.choice, index))
         draft.rows.append(row)
-        is_planned = options.draft == "auto" and self._ensemble.can_rewind
-        is_probe = is_planned and draft.n == 1 and generation.rounds % _ROUNDS_PER_PROBE == 0
+        plan = draft.plan
+        is_probe = plan and plan.most == 1 and generation.rounds % _ROUNDS_PER_PROBE == 0
         if depth == draft.n and not is_probe:
             return
-        if is_planned:
+        if plan:
             # Only the row may be looked at: stopping for the sampled token would bias the output.
             draft.sureness.append(math.exp(float(row.max()) - float(log_sum_exp(row[None])[0])))
             draft.chance *= self.acceptance.rate(draft.sureness[-1])
-            if draft.chance < draft.least:
+            if not is_probe and not plan.goes_on(depth, draft.chance):
                 draft.n = depth
                 return
         counts = generation.counts

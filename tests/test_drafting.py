@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from eftlocal.drafting import Acceptance, Costs, expected_tokens, make_plan, sizes_to_measure
+from eftlocal.drafting import (
+    Acceptance,
+    Costs,
+    Plan,
+    expected_tokens,
+    make_plan,
+    sizes_to_measure,
+)
 
 rates = st.floats(0, 1)
 slopes = st.floats(0, 2)
@@ -86,12 +93,32 @@ def test_acceptance_is_learnt_by_sureness() -> None:
 
 
 def test_a_plan_gives_up_where_the_drafter_is_unsure() -> None:
-    """Going on must be likelier to pay than starting anew: the share of a round it costs."""
+    """Where rows cost the same, going on must be likelier to pay than a row of the best round."""
     costs = linear_costs(0.1)
     plan = make_plan(costs, 1, 0.9, 16)
-    further = (costs.of_round(1, plan.n) - costs.of_round(1, 1)) / (plan.n - 1)
-    assert plan.least == pytest.approx(further / costs.of_round(1, 1))
-    assert 0 < plan.least < 1
+    row = costs.of_round(1, 2) - costs.of_round(1, 1)
+    least = row * expected_tokens(0.9, plan.n) / costs.of_round(1, plan.n)
+    assert 0 < least < 1 < plan.n < 16
+    for depth in range(1, 16):
+        assert plan.goes_on(depth, 1.01 * least) and not plan.goes_on(depth, 0.99 * least)
+    assert not plan.goes_on(16, 1.0)
+
+
+@given(rates, st.lists(st.floats(0.01, 3), min_size=15, max_size=15), st.integers(1, 15), rates)
+def test_drafts_go_on_where_any_length_pays(
+    rate: float, more: list[float], depth: int, chance: float
+) -> None:
+    """Whatever rounds cost: exactly where some longer draft gains more time than it takes."""
+    seconds = tuple(1.0 + sum(more[:i]) for i in range(16))
+    plan = Plan(4, rate, seconds)
+    token = seconds[3] / sum(rate**j for j in range(4))
+    gains = [
+        sum(chance * rate**j for j in range(n - depth)) * token
+        - (seconds[n - 1] - seconds[depth - 1])
+        for n in range(depth + 1, 17)
+    ]
+    assume(abs(max(gains)) > 1e-9)
+    assert plan.goes_on(depth, chance) == (max(gains) > 0)
 
 
 def test_blocks_are_padded_where_more_tokens_are_quicker() -> None:

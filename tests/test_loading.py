@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from llama_cpp import Llama
 
 import eftlocal
-from eftlocal.distributions import Array64
 from eftlocal.errors import ContextFull, ModelFileError, PromptError, UsageError, VocabularyMismatch
-from eftlocal.sampling import Noise, sample
 
 from .conftest import N_VOCAB, SMALL, Trio
-from .gguf_models import END, ModelShape, write_gguf
-
-PROMPT = "The quick brown fox jumps over the lazy dog, and then"
-NO_END = {END: -100.0}
-
-
-def load(trio: Trio, **options: object) -> eftlocal.FusedModel:
-    """The trio on one thread."""
-    files = {"base": trio.base, "tuned": trio.tuned, "reference": trio.reference}
-    return eftlocal.load(**files, **{"threads": 1, **options})  # type: ignore[arg-type]
+from .gguf_models import ModelShape, write_gguf
+from .rescoring import (
+    NO_END,
+    PROMPT,
+    assert_same_but_for_ties,
+    expected_logprobs,
+    load,
+    rescore,
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,47 +29,6 @@ def model(trio: Trio) -> Iterator[eftlocal.FusedModel]:
     """The trio, loaded once."""
     with load(trio) as loaded:
         yield loaded
-
-
-Steps = Sequence[Sequence[int]]
-
-
-def rescore(trio: Trio, steps: Steps, alpha: float, exact: bool = False) -> Array64:
-    """(T, V) fused log-probs in float64 after each token, from three `Llama` objects.
-
-    Args:
-        trio: the files.
-        steps: the tokens, in the portions in which they are evaluated.
-        alpha: of the fusion.
-        exact: without the rounding of flash attention and a float16 cache.
-    """
-    kernels = {"type_k": 0, "type_v": 0} if exact else {"flash_attn": True}
-    rows = []
-    for path in trio:
-        llama = Llama(
-            str(path),
-            n_ctx=512,
-            logits_all=True,
-            n_threads=1,
-            n_threads_batch=1,
-            verbose=False,
-            **kernels,
-        )
-        for tokens in steps:
-            llama.eval(list(tokens))
-        rows.append(np.array(llama.scores[: llama.n_tokens, :N_VOCAB], np.float64))
-        llama.close()
-    fused = rows[0] + alpha * (rows[1] - rows[2])
-    top = fused.max(axis=-1, keepdims=True)
-    logprobs: Array64 = fused - top - np.log(np.exp(fused - top).sum(axis=-1, keepdims=True))
-    return logprobs
-
-
-def expected_logprobs(logprobs: Array64, done: eftlocal.Completion) -> Array64:
-    """(T,) of the completion's tokens, from rows of prompt and completion."""
-    rows: Array64 = logprobs[len(done.prompt_tokens) - 1 : -1]
-    picked: Array64 = rows[np.arange(len(done.tokens)), list(done.tokens)]
-    return picked
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.7, 1.0, -0.5])
@@ -111,21 +66,6 @@ def test_logprobs_equal_a_rescore_in_one_batch(
     np.testing.assert_allclose(done.logprobs, expected, rtol=0, atol=tolerance)
 
 
-def is_near_tie(trio: Trio, tokens: Sequence[int], a: int, b: int, key: tuple[int, float]) -> bool:
-    """Whether the race for the token after `tokens` between a and b is within rounding."""
-    index, temperature = key
-    row = rescore(trio, [tokens], 1.0)[-1]
-    if temperature == 0:
-        return bool(abs(row[a] - row[b]) < 0.02)
-    options = eftlocal.GenerationOptions(temperature=temperature)
-    moved = row.astype(np.float32)
-    winners = set()
-    for shift in np.linspace(-0.02, 0.02, 9):
-        moved[a] = row[a] + shift
-        winners.add(sample(moved, options, Noise(0, 0, index)))
-    return {a, b} <= winners
-
-
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("n", range(2, 9))
 def test_any_draft_gives_the_same_text(
@@ -133,14 +73,9 @@ def test_any_draft_gives_the_same_text(
 ) -> None:
     """With n = 2 to 8 the text is that of n = 1, or differs first at a near-tie."""
     options = {"temperature": temperature, "max_tokens": 100, "logit_bias": NO_END}
-    plain = model.complete(PROMPT, **options)
+    plain = model.complete(PROMPT, draft="off", **options)
     drafted = model.complete(PROMPT, draft=n, **options)
-    pairs = enumerate(zip(plain.tokens, drafted.tokens, strict=True))
-    place = next((i for i, (a, b) in pairs if a != b), None)
-    if place is not None:
-        before = [*plain.prompt_tokens, *plain.tokens[:place]]
-        key = (place, temperature)
-        assert is_near_tie(trio, before, plain.tokens[place], drafted.tokens[place], key)
+    assert_same_but_for_ties(trio, drafted, plain, temperature)
     assert drafted.timings.rounds < 100
     assert drafted.timings.accepted > 0
 

@@ -114,6 +114,9 @@ class LlamaContext:
         self._tokens: list[list[int]] = [[] for _ in range(settings.n_sequences)]
         self._dirty = False
         self._n_pending = 0
+        # An array over llama.cpp's rows, and where they are; made anew only where they move.
+        self._rows = np.empty((0, self.n_vocab), np.float32)
+        self._place = (0, 0)
         self._make_batch()
         weights.contexts.add(self)
         self._finalizer = weakref.finalize(self, lib.llama_free, self.handle)
@@ -129,15 +132,13 @@ class LlamaContext:
             raise BackendError(f"{adapter.path}: llama.cpp cannot use this adapter in a context")
 
     def _make_batch(self) -> None:
-        """One llama_batch over arrays of our own, allocated once and filled through NumPy."""
+        """One llama_batch over arrays of our own, allocated once."""
         n = self.n_batch
-        self._token = np.zeros(n, np.int32)
-        self._position = np.zeros(n, np.int32)
-        self._sequence = np.zeros(n, np.int32)
-        self._wanted = np.zeros(n, np.int8)
-        self._n_sequence_ids = np.ones(n, np.int32)
-        addresses = self._sequence.ctypes.data + 4 * np.arange(n, dtype=np.uint64)
-        self._sequence_pointers = addresses.astype(np.uint64)
+        self._token, self._position, self._sequence = ((ctypes.c_int32 * n)() for _ in range(3))
+        self._wanted = (ctypes.c_int8 * n)()
+        self._n_sequence_ids = (ctypes.c_int32 * n)(*(1,) * n)
+        first = ctypes.addressof(self._sequence)
+        self._sequence_pointers = (ctypes.c_void_p * n)(*range(first, first + 4 * n, 4))
         batch = lib.llama_batch()
         arrays: dict[str, Any] = {
             "token": self._token,
@@ -148,7 +149,7 @@ class LlamaContext:
         }
         types: dict[str, Any] = {entry[0]: entry[1] for entry in batch._fields_}
         for name, array in arrays.items():
-            set_fields(batch, **{name: ctypes.cast(array.ctypes.data, types[name])})
+            set_fields(batch, **{name: ctypes.cast(array, types[name])})
         self._batch = batch
 
     def tokens(self, sequence: int) -> list[int]:
@@ -174,9 +175,8 @@ class LlamaContext:
                 raise BackendError(f"a batch of {end} tokens exceeds n_batch = {self.n_batch}")
             self._token[n:end] = tokens
             self._position[n:end] = range(held, held + len(tokens))
-            self._sequence[n:end] = sequence
-            self._wanted[n : end - rows] = 0
-            self._wanted[end - rows : end] = 1
+            self._sequence[n:end] = [sequence] * len(tokens)
+            self._wanted[n:end] = [0] * (len(tokens) - rows) + [1] * rows
             n = end
         if n == 0 or n_rows > self.n_rows:
             raise BackendError(f"{n_rows} rows of {n} tokens; a context has {self.n_rows} rows")
@@ -201,7 +201,11 @@ class LlamaContext:
         pointer = lib.llama_get_logits(self.handle)
         if not pointer:
             raise BackendError(f"{self.weights.path}: llama.cpp returned no logits")
-        return np.ctypeslib.as_array(pointer, (self._n_pending, self.n_vocab))
+        place = ctypes.addressof(pointer.contents), self._n_pending
+        if place != self._place:
+            self._place = place
+            self._rows = np.ctypeslib.as_array(pointer, (self._n_pending, self.n_vocab))
+        return self._rows
 
     def _restore(self) -> None:
         """After a failed or interrupted decode: make the cache hold what `tokens` says again."""
