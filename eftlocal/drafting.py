@@ -86,6 +86,10 @@ class Costs:
                 best, least = extra, seconds
         return best
 
+    def of_rounds(self, drafter: int, most: int, n_sequences: int = 1) -> tuple[float, ...]:
+        """Rounds of 1, 2, ... rows per sequence; see `of_round`."""
+        return tuple(self.of_round(drafter, n, n_sequences) for n in range(1, most + 1))
+
     def of_round(self, drafter: int, n: int, n_sequences: int = 1) -> float:
         """A round in which each of some sequences decides up to n tokens."""
         others = (i for i in range(len(self.known)) if i != drafter)
@@ -165,24 +169,19 @@ class Plan:
         return False
 
 
-def make_plan(
-    costs: Costs, drafter: int, acceptance: float, most: int, n_sequences: int = 1
-) -> Plan:
+def make_plan(seconds: tuple[float, ...], acceptance: float) -> Plan:
     """The n with the most tokens per second, 1 where drafting does not promise more.
 
     What fusing a row takes does not count: every token takes it, however it was drafted.
 
     Args:
-        costs: what decodes take.
-        drafter: index of the context that drafts.
+        seconds: what rounds of 1, 2, ... rows take.
         acceptance: share of drafts that are accepted, in [0, 1].
-        most: the largest n.
-        n_sequences: sequences that draft together.
     """
-    seconds = tuple(costs.of_round(drafter, n, n_sequences) for n in range(1, most + 1))
-    best, best_rate = 1, _WORTHWHILE / seconds[0]
-    for n in range(2, most + 1):
-        rate = expected_tokens(acceptance, n) / seconds[n - 1]
+    best, best_rate, tokens = 1, _WORTHWHILE / seconds[0], 1.0
+    for n in range(2, len(seconds) + 1):
+        tokens += acceptance ** (n - 1)
+        rate = tokens / seconds[n - 1]
         if rate > best_rate:
             best, best_rate = n, rate
     return Plan(best, acceptance, seconds)

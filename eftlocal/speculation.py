@@ -13,10 +13,11 @@ from .distributions import Array, log_sum_exp
 from .drafting import Acceptance, Plan, make_plan
 from .ensemble import Ensemble
 from .generation import Generation
+from .options import MAX_DRAFT
 from .sampling import Noise, adjust, sample
 
-# A plan is kept for so many rounds.
-_ROUNDS_PER_PLAN = 16
+# What rounds cost is taken from the costs of decodes anew after so many rounds.
+_ROUNDS_PER_PRICE = 16
 # Where nothing is drafted, every so many rounds it is looked whether a draft would have been right.
 _ROUNDS_PER_PROBE = 8
 # What is known from other generations counts like so many drafts of this one.
@@ -62,9 +63,14 @@ class Speculation:
         self._ensemble = ensemble
         self._eog = eog
         self.acceptance = Acceptance()
+        self._n_rounds = 0
+        self._prices: dict[tuple[int, int], tuple[float, ...]] = {}
 
     def draft(self, ready: Sequence[Generation]) -> list[Draft]:
         """Single drafter steps, together for all sequences that are still drafting."""
+        if self._n_rounds % _ROUNDS_PER_PRICE == 0:
+            self._prices.clear()
+        self._n_rounds += 1
         drafts = [self._begin(generation, len(ready)) for generation in ready]
         active = drafts
         depth = 0
@@ -103,14 +109,20 @@ class Speculation:
             return Draft(generation, 1)
         if options.draft != "auto":
             return Draft(generation, most)
-        if generation.rounds % _ROUNDS_PER_PLAN == 0 or generation.plan is None:
+        plan = self._plan(generation, n_sequences)
+        return Draft(generation, min(plan.most, most), plan)
+
+    def _plan(self, generation: Generation, n_sequences: int) -> Plan:
+        """The generation's plan; a new one where prices or the number of sequences changed."""
+        key = generation.drafter, n_sequences
+        if key not in self._prices:
+            self._prices[key] = self._ensemble.costs.of_rounds(key[0], MAX_DRAFT, n_sequences)
+        prices = self._prices[key]
+        if generation.plan is None or generation.plan.seconds is not prices:
             common = self.acceptance.mean * _COMMON_COUNT
             rate = (generation.agreed + common) / (generation.checked + _COMMON_COUNT)
-            ensemble = self._ensemble
-            generation.plan = make_plan(
-                ensemble.costs, generation.drafter, rate, options.most_rows, n_sequences
-            )
-        return Draft(generation, min(generation.plan.most, most), generation.plan)
+            generation.plan = make_plan(prices, rate)
+        return generation.plan
 
     def _propose(self, draft: Draft, row: Array, depth: int) -> None:
         """Keep the drafter's row; where another step may follow, sample the next draft."""

@@ -39,7 +39,7 @@ def test_expected_tokens_are_a_sum_over_rows(rate: float, n: int) -> None:
 def test_no_other_n_is_faster(rate: float, slope: float, most: int, n_sequences: int) -> None:
     """The plan has at least the rate of every n, but for the margin that drafting must earn."""
     costs = linear_costs(slope)
-    plan = make_plan(costs, 1, rate, most, n_sequences)
+    plan = make_plan(costs.of_rounds(1, most, n_sequences), rate)
 
     def tokens_per_second(n: int) -> float:
         return expected_tokens(rate, n) / costs.of_round(1, n, n_sequences)
@@ -53,8 +53,8 @@ def test_no_other_n_is_faster(rate: float, slope: float, most: int, n_sequences:
 
 def test_batches_that_cost_like_steps_are_not_drafted_for() -> None:
     """Where a batch of M takes M single steps, drafts can only lose, however good they are."""
-    assert make_plan(linear_costs(1.0), 1, 1.0, 16).n == 1
-    assert make_plan(linear_costs(0.0), 1, 0.9, 16).n > 4
+    assert make_plan(linear_costs(1.0).of_rounds(1, 16), 1.0).n == 1
+    assert make_plan(linear_costs(0.0).of_rounds(1, 16), 0.9).n > 4
 
 
 def test_unknown_sizes_lie_on_lines() -> None:
@@ -95,7 +95,7 @@ def test_acceptance_is_learnt_by_sureness() -> None:
 def test_a_plan_gives_up_where_the_drafter_is_unsure() -> None:
     """Where rows cost the same, going on must be likelier to pay than a row of the best round."""
     costs = linear_costs(0.1)
-    plan = make_plan(costs, 1, 0.9, 16)
+    plan = make_plan(costs.of_rounds(1, 16), 0.9)
     row = costs.of_round(1, 2) - costs.of_round(1, 1)
     least = row * expected_tokens(0.9, plan.n) / costs.of_round(1, plan.n)
     assert 0 < least < 1 < plan.n < 16
@@ -136,4 +136,4 @@ def test_a_round_is_planned_with_padding() -> None:
     costs = Costs([dict(quick_four), dict.fromkeys(range(1, 9), 0.1)])
     assert costs.of_round(1, 3) == pytest.approx(3 * 0.1 + 1.0)
     assert costs.of_round(1, 3, n_sequences=2) == pytest.approx(3 * 0.1 + 2.0)
-    assert make_plan(costs, 1, 0.9, 4).n == 4
+    assert make_plan(costs.of_rounds(1, 4), 0.9).n == 4
