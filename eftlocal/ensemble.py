@@ -150,7 +150,7 @@ class Ensemble:
         context = self.contexts[index]
         room = self.n_ctx - len(context.tokens(sequence)) - n_rows
         extra = self.costs.padding(index, n_tokens, min(room, context.n_rows - n_tokens))
-        padded = Block(sequence, [*tokens, *tokens[-1:] * extra], n_rows + extra)
+        padded = Block(sequence, [*tokens, *[tokens[-1]] * extra], n_rows + extra)
         return [*blocks[:-1], padded]
 
     def measure(self, budget: float) -> None:

@@ -134,8 +134,11 @@ class LlamaContext:
     def _make_batch(self) -> None:
         """One llama_batch over arrays of our own, allocated once."""
         n = self.n_batch
-        self._token, self._position, self._sequence = ((ctypes.c_int32 * n)() for _ in range(3))
-        self._wanted = (ctypes.c_int8 * n)()
+        # Filling ctypes arrays with lists is quicker than filling NumPy's; mypy knows no lists.
+        self._token: Any = (ctypes.c_int32 * n)()
+        self._position: Any = (ctypes.c_int32 * n)()
+        self._sequence: Any = (ctypes.c_int32 * n)()
+        self._wanted: Any = (ctypes.c_int8 * n)()
         self._n_sequence_ids = (ctypes.c_int32 * n)(*(1,) * n)
         first = ctypes.addressof(self._sequence)
         self._sequence_pointers = (ctypes.c_void_p * n)(*range(first, first + 4 * n, 4))

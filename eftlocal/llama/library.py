@@ -1,4 +1,4 @@
-"""The one import of llama_cpp: its C functions, its log, and a safe way to set struct fields."""
+"""The package's own import of llama_cpp: its C functions, its log, safe setting of fields."""
 
 from __future__ import annotations
 
