@@ -15,10 +15,13 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 Array64 = npt.NDArray[np.float64]
+Row = npt.NDArray[np.floating[Any]]
 Rows = TypeVar("Rows", bound=npt.NDArray[np.floating[Any]])
 
 # exp(x) of float32 stays finite, and a sum of 2**20 of them too, for |x| up to this.
 SAFE_EXPONENT = 60.0
+# OpenBLAS takes several threads for dot products of more than 10,000 numbers.
+_MOST_WITHOUT_THREADS = 8192
 
 
 def log_sum_exp(logits: Array) -> Array64:
@@ -38,6 +41,20 @@ def _log_sum_exp(row: Array) -> float:
         return top
     with np.errstate(over="ignore"):
         return math.log(float(np.exp(row - np.float32(top)).sum())) + top
+
+
+def top_probability(row: Array) -> float:
+    """Probability of the likeliest token of a row of logits (V,)."""
+    top = row.max()
+    with np.errstate(over="ignore", invalid="ignore"):
+        return 1 / float(np.exp(row - top).sum())
+
+
+def dot(left: Row, right: Row) -> float:
+    """Sum of products of two rows (V,), without waking the threads of a matrix library."""
+    if len(left) <= _MOST_WITHOUT_THREADS:
+        return float(left.dot(right))
+    return float(np.einsum("v,v->", left, right))
 
 
 def weighted_sum(rows: Sequence[Rows], weights: Sequence[float]) -> Rows:

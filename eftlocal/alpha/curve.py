@@ -14,14 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from ..distributions import SAFE_EXPONENT, Array64
-
-Row = npt.NDArray[np.floating[Any]]
+from ..distributions import SAFE_EXPONENT, Array64, Row, dot
 
 # Tokens this far below the top at both ends are first taken together, as the tail.
 _CUT, _WIDER = 10.0, 6.0
@@ -135,11 +132,11 @@ class Curve:
         shifted = np.subtract(source, source.dtype.type(shift), out=weights) if shift else source
         np.exp(shifted, out=weights)
         total = float(weights.sum())
-        mean = float(np.einsum("v,v->", weights, self._delta)) / total
+        mean = dot(weights, self._delta) / total
         spread = 0.0
         if variance:
             weights *= self._delta
-            spread = float(np.einsum("v,v->", weights, self._delta)) / total - mean**2
+            spread = dot(weights, self._delta) / total - mean**2
         self.logits, self.log_z = source, math.log(total) + shift
         return self.log_z, mean, max(spread, 0.0)
 
@@ -180,6 +177,9 @@ class Curve:
             chosen = low_logits >= low_logits.dtype.type(low_z - cut)
             chosen |= high_logits >= high_logits.dtype.type(high_z - cut)
             ids = np.flatnonzero(chosen)
+            if not len(ids):  # a flat row
+                cut += _WIDER
+                continue
             everything = not self._has_tail or 2 * len(ids) > len(chosen)
             base = self._base if everything else self._base[ids]
             delta = self._delta if everything else self._delta[ids]
@@ -196,6 +196,8 @@ class Curve:
         """Logits, log Z and mean of delta at one end."""
         if alpha == 0:
             return self._base, self._log_z0, self._mean0
+        if self.low == 0 and self.point is not None and self.point.alpha == alpha:
+            return self.logits, self.log_z, self.point.dg + self._mean0
         log_z, mean, _ = self._sums(alpha)
         return self.logits.copy() if alpha == self.low else self.logits, log_z, mean
 

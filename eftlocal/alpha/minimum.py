@@ -78,6 +78,8 @@ def lowest(curve: Curve, targets: Targets) -> tuple[float, float]:
     until Newton's own estimate of what is left, slope^2 / (2 * curvature), is 4e-7 units (1e-9 in
     float64). Of equal minima the one nearest 1 is taken.
     """
+    if curve.low >= 0 and _falls_to_the_end(curve.at(curve.high), targets):
+        return _settled(curve, targets, curve.high)
     nodes = _even_nodes(curve.low, curve.high)
     outline = _outline(curve.points(nodes), targets)
     found: list[tuple[float, float]] = []
@@ -95,6 +97,16 @@ def lowest(curve: Curve, targets: Targets) -> tuple[float, float]:
     if _from_one(plateau) < _from_one(alpha) - _APART and targets.loss(curve.at(plateau)) <= equal:
         alpha = plateau
     return _settled(curve, targets, alpha)
+
+
+def _falls_to_the_end(end: Point, targets: Targets) -> bool:
+    """Whether f and g, which rise with alpha, never reach their targets, and L falls at the end.
+
+    Then it falls all the way, unless by so little that other alphas are as good.
+    """
+    below = end.f < targets.f and (end.g < targets.g or not targets.both)
+    loss = targets.loss(end)
+    return below and -targets.slope(end) * _APART > 1e-12 + 1e-6 * loss**0.5
 
 
 def first_lowest(curve: Curve, targets: Targets, grid: Array64) -> tuple[float, float]:
@@ -147,16 +159,12 @@ def _refined(curve: Curve, targets: Targets, points: list[Point]) -> _Outline:
         if not doubtful or len(points) > most:
             break
         added = [
-            curve.at(points[cell.left].alpha + part * _width(points, cell.left))
+            curve.at((1 - part) * points[cell.left].alpha + part * points[cell.left + 1].alpha)
             for cell in doubtful
             for part in _PARTS
         ]
         points = sorted({point.alpha: point for point in (*points, *added)}.values())
     return outline
-
-
-def _width(points: Sequence[Point], left: int) -> float:
-    return points[left + 1].alpha - points[left].alpha
 
 
 def _doubtful(outline: _Outline, targets: Targets) -> list[_Cell]:
@@ -178,13 +186,15 @@ def _doubtful(outline: _Outline, targets: Targets) -> list[_Cell]:
 
 
 def _outline(points: list[Point], targets: Targets) -> _Outline:
-    """Look into every cell that may hide a minimum."""
+    """Look into every cell that may hide the lowest minimum."""
+    losses = [(point.alpha, targets.loss(point)) for point in points]
+    least = min(loss for _, loss in losses)
+    enough = least + 2 * _ROUGH * _unit(least, targets)
     cells = [
         _look_into(points, left, targets)
         for left, (a, b) in enumerate(pairwise(points))
-        if _may_cross(a, b, targets)
+        if _may_cross(a, b, targets) and _least_in(a, b, targets) <= enough
     ]
-    losses = [(point.alpha, targets.loss(point)) for point in points]
     losses += (pair for cell in cells for pair in cell.inside)
     return _Outline(points, cells, sorted(losses))
 
@@ -199,6 +209,13 @@ def _may_cross(a: Point, b: Point, targets: Targets) -> bool:
         return a.f < f < b.f or b.f < f < a.f
     above = a.f >= f and a.g >= g and b.f >= f and b.g >= g
     return not above and not (a.f <= f and a.g <= g and b.f <= f and b.g <= g)
+
+
+def _least_in(a: Point, b: Point, targets: Targets) -> float:
+    """No loss between two points is lower: f and g stay between their ends."""
+    f = max(min(a.f, b.f) - targets.f, targets.f - max(a.f, b.f), 0.0)
+    g = max(min(a.g, b.g) - targets.g, targets.g - max(a.g, b.g), 0.0)
+    return f * f + g * g if targets.both else f * f
 
 
 def _look_into(points: list[Point], left: int, targets: Targets) -> _Cell:

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..distributions import Array64, weighted_sum
+from ..distributions import Array64, Row, dot, weighted_sum
 from ..errors import BackendError
-from .curve import Curve, Row, Targets
+from .curve import Curve, Targets
 from .joint import search_joint
 from .minimum import first_lowest, lowest
 
@@ -254,4 +254,4 @@ def _mean(logits: Row, delta: Row, weights: Row) -> tuple[float, float]:
     """The sum of exp(logits), and the mean of delta under it."""
     np.exp(logits, out=weights)
     total = float(weights.sum())
-    return total, float(np.einsum("v,v->", weights, delta)) / (total or 1)
+    return total, dot(weights, delta) / (total or 1)
