@@ -11,18 +11,23 @@ import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from .distributions import Array64
+
 # A further token of a batch, in single steps, until batches were measured.
 _ASSUMED_SLOPE = 0.3
 # Weight of a new measurement, and how much longer than expected it may count as.
-_NEW, _MOST_SURPRISE = 0.2, 3.0
+_NEW, _MOST_SURPRISE = 0.2, 1.5
 # Padding of a decode, and what it must save.
 _MOST_PADDING, _WORTH_PADDING = 3, 0.97
 # Drafting must promise this much more than plain decoding.
 _WORTHWHILE = 1.03
 # Bounds of the drafter's top probability; rows between two of them are taken together.
 _SURENESS = (0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
-_ASSUMED_ACCEPTANCE = (0.2, 0.4, 0.6, 0.75, 0.85, 0.93, 0.98)
-_ASSUMED_COUNT = 4.0
+# Of each range so many drafts are assumed to be known, and how many of them were accepted.
+_ASSUMED_CHECKED = (1.0, 1.0, 1.0, 2.0, 2.0, 3.0, 6.0)
+_ASSUMED_ACCEPTED = (0.2, 0.4, 0.6, 1.5, 1.7, 2.8, 5.9)
 
 
 @dataclass(slots=True)
@@ -52,26 +57,23 @@ class Costs:
         self.proposal = _blended(self.proposal, seconds)
 
     def seconds(self, context: int, n_tokens: int) -> float:
-        """What a decode of so many tokens takes; between and beyond known ones on a line."""
-        known = self.known[context]
-        if n_tokens in known:
-            return known[n_tokens]
-        sizes = sorted(known)
-        if not sizes:
-            return 1.0 + _ASSUMED_SLOPE * (n_tokens - 1)
-        place = bisect.bisect(sizes, n_tokens)
-        if place == 0:
-            return known[sizes[0]]
-        if place == len(sizes):
-            last = sizes[-1]
-            first = known[sizes[0]]
-            slope = (
-                (known[last] - first) / (last - sizes[0]) if place > 1 else _ASSUMED_SLOPE * first
-            )
-            return known[last] + max(slope, 0.0) * (n_tokens - last)
-        low, high = sizes[place - 1], sizes[place]
-        share = (n_tokens - low) / (high - low)
-        return known[low] + share * (known[high] - known[low])
+        """What a decode of so many tokens takes."""
+        known = self.known[context].get(n_tokens)
+        return self.line(context, n_tokens)[-1] if known is None else known
+
+    def line(self, context: int, most: int) -> Array64:
+        """What decodes of 1 to `most` tokens take; between and beyond known ones on a line."""
+        known = sorted(self.known[context].items()) or [(1, 1.0)]
+        sizes, seconds = zip(*known, strict=True)
+        every = np.arange(1, most + 1)
+        line: Array64 = np.interp(every, sizes, seconds)
+        if most > sizes[-1]:
+            slope = _ASSUMED_SLOPE * seconds[0]
+            if len(sizes) > 1:
+                slope = max((seconds[-1] - seconds[0]) / (sizes[-1] - sizes[0]), 0.0)
+            beyond = every[sizes[-1] :]
+            line[sizes[-1] :] += slope * (beyond - sizes[-1])
+        return line
 
     def padding(self, context: int, n_tokens: int, most: int) -> int:
         """Tokens, at most so many, that make a decode of n_tokens quicker if they are added.
@@ -87,18 +89,21 @@ class Costs:
         return best
 
     def of_rounds(self, drafter: int, most: int, n_sequences: int = 1) -> tuple[float, ...]:
-        """Rounds of 1, 2, ... rows per sequence; see `of_round`."""
-        return tuple(self.of_round(drafter, n, n_sequences) for n in range(1, most + 1))
-
-    def of_round(self, drafter: int, n: int, n_sequences: int = 1) -> float:
-        """A round in which each of some sequences decides up to n tokens."""
-        others = (i for i in range(len(self.known)) if i != drafter)
-        single = self.seconds(drafter, n_sequences)
-        proposals = (n - 1) * n_sequences * self.proposal
-        size = n * n_sequences
-        most = _MOST_PADDING if n > 1 else 0
-        blocks = (self.seconds(i, size + self.padding(i, size, most)) for i in others)
-        return n * single + proposals + sum(blocks)
+        """Rounds in which each of some sequences decides up to 1, 2, ... `most` tokens."""
+        rows = np.arange(1, most + 1)
+        sizes = rows * n_sequences
+        seconds = rows * self.seconds(drafter, n_sequences)
+        seconds += (rows - 1) * n_sequences * self.proposal
+        for context in range(len(self.known)):
+            if context != drafter:
+                line = self.line(context, sizes[-1] + _MOST_PADDING)
+                padded = line[: sizes[-1]].copy()
+                for extra in range(1, _MOST_PADDING + 1):
+                    longer = line[extra : sizes[-1] + extra]
+                    np.copyto(padded, longer, where=longer < _WORTH_PADDING * padded)
+                padded[n_sequences - 1] = line[n_sequences - 1]
+                seconds += padded[sizes - 1]
+        return tuple(seconds.tolist())
 
 
 def _blended(old: float, new: float) -> float:
@@ -110,12 +115,8 @@ def _blended(old: float, new: float) -> float:
 class Acceptance:
     """How often drafts are accepted, by how sure the drafter was of its likeliest token."""
 
-    accepted: list[float] = field(
-        default_factory=lambda: [_ASSUMED_COUNT * a for a in _ASSUMED_ACCEPTANCE]
-    )
-    checked: list[float] = field(
-        default_factory=lambda: [_ASSUMED_COUNT] * len(_ASSUMED_ACCEPTANCE)
-    )
+    accepted: list[float] = field(default_factory=lambda: list(_ASSUMED_ACCEPTED))
+    checked: list[float] = field(default_factory=lambda: list(_ASSUMED_CHECKED))
 
     def add(self, sureness: float, accepted: bool) -> None:
         """Take in one draft that was checked."""
@@ -140,29 +141,25 @@ class Plan:
 
     Attributes:
         n: rows of a round that give most tokens per second on average; 1 drafts nothing.
+        token: seconds that a token is worth: what the best rounds take for one.
         acceptance: share of drafts that are accepted.
-        seconds: what rounds of 1, 2, ... rows take, as far as drafts may go.
+        seconds: what rounds of 1, 2, ... rows take; empty where no drafts could ever pay.
     """
 
     n: int
-    acceptance: float = 0.0
-    seconds: tuple[float, ...] = ()
-
-    @property
-    def most(self) -> int:
-        """Rows that a round may have: where the drafter is sure, more than `n`."""
-        return len(self.seconds) if self.n > 1 else 1
+    token: float
+    acceptance: float
+    seconds: tuple[float, ...]
 
     def goes_on(self, depth: int, chance: float) -> bool:
         """Whether rows beyond `depth` are worth what they cost.
 
-        A token is worth the time that the best rounds take for one. Row depth + 1 gives one with
-        probability `chance`, that all drafts so far are accepted; each further row with less.
+        Row depth + 1 gives a token with probability `chance`, that all drafts so far are accepted;
+        each further row with less.
         """
-        token = self.seconds[self.n - 1] / expected_tokens(self.acceptance, self.n)
         gain = 0.0
         for seconds in self.seconds[depth:]:
-            gain += chance * token
+            gain += chance * self.token
             if gain > seconds - self.seconds[depth - 1]:
                 return True
             chance *= self.acceptance
@@ -178,13 +175,13 @@ def make_plan(seconds: tuple[float, ...], acceptance: float) -> Plan:
         seconds: what rounds of 1, 2, ... rows take.
         acceptance: share of drafts that are accepted, in [0, 1].
     """
-    best, best_rate, tokens = 1, _WORTHWHILE / seconds[0], 1.0
+    best, token, tokens = 1, seconds[0] / _WORTHWHILE, 1.0
     for n in range(2, len(seconds) + 1):
         tokens += acceptance ** (n - 1)
-        rate = tokens / seconds[n - 1]
-        if rate > best_rate:
-            best, best_rate = n, rate
-    return Plan(best, acceptance, seconds)
+        if seconds[n - 1] / tokens < token:
+            best, token = n, seconds[n - 1] / tokens
+    could_pay = any(n * token > s - seconds[0] for n, s in enumerate(seconds[1:], 1))
+    return Plan(best, token, acceptance, seconds if could_pay else ())
 
 
 def expected_tokens(acceptance: float, n: int) -> float:

@@ -129,8 +129,10 @@ class Engine:
             self._set_threads()
             self._admit()
             self._prefill()
-            # llama.cpp computes sequences together where their numbers ascend.
-            ready = sorted((g for g in self._running if g.last), key=lambda g: g.sequence)
+            ready = [g for g in self._running if g.last]
+            if len(ready) > 1:
+                # llama.cpp computes sequences together where their numbers ascend.
+                ready.sort(key=lambda g: g.sequence)
             return self._round(ready) if ready else []
         except BaseException:
             for generation in list(self._running):
@@ -169,12 +171,9 @@ class Engine:
             self._report_prefill(generation)
 
     def _measure(self) -> None:
-        """Learn what decodes take, once, before the caches hold anything."""
-        contexts, n_sequences = self.ensemble.contexts, self.ensemble.n_sequences
-        if self._is_measured or not self.ensemble.can_rewind:
-            return
-        self._is_measured = True
-        if not any(context.tokens(s) for context in contexts for s in range(n_sequences)):
+        """Learn what decodes take, once; nothing may run."""
+        if self.ensemble.can_rewind and not self._is_measured:
+            self._is_measured = True
             self.ensemble.measure(_MEASURING_SECONDS)
 
     def _prefill(self) -> None:

@@ -14,6 +14,9 @@ from .drafting import Costs, sizes_to_measure
 from .errors import ContextFull
 from .options import MAX_DRAFT
 
+# How often each size is measured, where there is time.
+_MEASUREMENTS = 3
+
 Tokens = Sequence[int]
 
 
@@ -125,16 +128,19 @@ class Ensemble:
         Returns:
             Per context one (n_rows, n_vocab) array per block, valid until its next decode.
         """
-        spent: dict[int, float] = {}
+        clock = time.perf_counter
+        spent = []
         for i, own in blocks.items():
-            start = time.perf_counter()
-            self.contexts[i].submit(self._padded(i, own))
-            spent[i] = time.perf_counter() - start
+            start = clock()
+            # The common case is one token of one sequence.
+            is_single = len(own) == 1 and own[0].n_rows == 1
+            self.contexts[i].submit(own if is_single else self._padded(i, own))
+            spent.append(clock() - start)
         rows: dict[int, list[Rows]] = {}
-        for i, own in blocks.items():
-            start = time.perf_counter()
+        for (i, own), seconds in zip(blocks.items(), spent, strict=True):
+            start = clock()
             got = self.contexts[i].rows()
-            self.costs.add(i, len(got), spent[i] + time.perf_counter() - start)
+            self.costs.add(i, len(got), seconds + clock() - start)
             first, rows[i] = 0, []
             for block in own:
                 rows[i].append(got[first : first + block.n_rows, : self.n_vocab])
@@ -154,24 +160,34 @@ class Ensemble:
         return [*blocks[:-1], padded]
 
     def measure(self, budget: float) -> None:
-        """Learn what decodes take, where all sequences are empty.
+        """Learn what decodes take, after what sequence 0 holds; nothing may run in it.
 
         Args:
             budget: seconds that this may take in all, about.
         """
         end = time.perf_counter() + budget
-        for i, context in enumerate(self.contexts):
+        for i in range(len(self.contexts)):
             # The first decode is slower than any other.
-            context.decode([Block(0, [0], 1)])
-            self._cut(i, 0, 0)
-        for size in sizes_to_measure(MAX_DRAFT):
-            for i, context in enumerate(self.contexts):
-                expected = self.costs.seconds(i, size) if self.costs.known[i] else 0.0
-                if size <= self.n_ctx and time.perf_counter() + expected < end:
-                    start = time.perf_counter()
-                    context.decode([Block(0, [0] * size, min(size, context.n_rows))])
-                    self.costs.add(i, size, time.perf_counter() - start)
-                    self._cut(i, 0, 0)
+            self._seconds_of(i, 1)
+        for size in list(sizes_to_measure(MAX_DRAFT)) * _MEASUREMENTS:
+            for i in range(len(self.contexts)):
+                known = self.costs.known[i]
+                expected = self.costs.seconds(i, size) if known else 0.0
+                if time.perf_counter() + expected < end and (seconds := self._seconds_of(i, size)):
+                    # What disturbs a decode can only make it slower.
+                    known[size] = min(seconds, known.get(size, seconds))
+
+    def _seconds_of(self, index: int, n_tokens: int) -> float:
+        """Seconds of one decode, which is taken back; 0 where there is no room for it."""
+        context = self.contexts[index]
+        held = len(context.tokens(0))
+        if held + n_tokens > self.n_ctx:
+            return 0.0
+        start = time.perf_counter()
+        context.decode([Block(0, [0] * n_tokens, min(n_tokens, context.n_rows))])
+        seconds = time.perf_counter() - start
+        self._cut(index, 0, held)
+        return seconds
 
     def settle(self, sequence: int, prompts: Sequence[Tokens], n_completion: int) -> None:
         """Drop what caches hold beyond the prompt and the completion without its last token."""

@@ -145,9 +145,7 @@ def _fuse(
         experts = ([t[rows] for t in tuned], [q[rows] for q in reference])
         logits[rows] = _combine_carefully(base[rows], *experts, multipliers)
         log_z[rows] = log_sum_exp(logits[rows])
-    alpha = np.empty((len(base), len(multipliers)))
-    alpha[:] = multipliers
-    return Fused(logits, log_z, alpha)
+    return Fused(logits, log_z, np.array([multipliers] * len(base), np.float64))
 
 
 def _combine(

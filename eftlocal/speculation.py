@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .context import Block, Rows
-from .distributions import Array, log_sum_exp
+from .distributions import Array, top_probability
 from .drafting import Acceptance, Plan, make_plan
 from .ensemble import Ensemble
 from .generation import Generation
@@ -18,8 +17,9 @@ from .sampling import Noise, adjust, sample
 
 # What rounds cost is taken from the costs of decodes anew after so many rounds.
 _ROUNDS_PER_PRICE = 16
-# Where nothing is drafted, every so many rounds it is looked whether a draft would have been right.
-_ROUNDS_PER_PROBE = 8
+# Where the drafter is too unsure for a single draft, it is looked every so many rounds whether it
+# would have been right.
+_ROUNDS_PER_PROBE = 4
 # What is known from other generations counts like so many drafts of this one.
 _COMMON_COUNT = 8.0
 
@@ -37,7 +37,7 @@ class Draft:
         noises: of each row.
         sureness: the drafter's top probability per row, where its plan needs it.
         chance: that all proposals so far are accepted.
-        probe: what would have been proposed, where nothing was.
+        probe: what would have been proposed for the last row, where the drafter was too unsure.
     """
 
     generation: Generation
@@ -91,12 +91,14 @@ class Speculation:
         self, active: Sequence[Draft], rows: Mapping[int, Sequence[Rows]], depth: int
     ) -> None:
         """Hand out the drafters' rows (1, V), which the drafters' next steps overwrite."""
-        start = time.perf_counter()
         is_plain = all(draft.n == 1 for draft in active)
         handed_out = {drafter: iter(own) for drafter, own in rows.items()}
+        start = time.perf_counter()
         for draft in active:
             row = next(handed_out[draft.generation.drafter])[0]
             self._propose(draft, row if is_plain else row.copy(), depth)
+        if is_plain:
+            return
         n_proposed = sum(len(draft.tokens) == depth for draft in active)
         if n_proposed == len(active):
             seconds = time.perf_counter() - start
@@ -110,7 +112,7 @@ class Speculation:
         if options.draft != "auto":
             return Draft(generation, most)
         plan = self._plan(generation, n_sequences)
-        return Draft(generation, min(plan.most, most), plan)
+        return Draft(generation, min(len(plan.seconds) or 1, most), plan)
 
     def _plan(self, generation: Generation, n_sequences: int) -> Plan:
         """The generation's plan; a new one where prices or the number of sequences changed."""
@@ -131,17 +133,18 @@ class Speculation:
         index = len(generation.tokens) + depth - 1
         draft.noises.append(Noise(options.seed, generation.request.choice, index))
         draft.rows.append(row)
-        plan = draft.plan
-        is_probe = plan and plan.most == 1 and generation.rounds % _ROUNDS_PER_PROBE == 0
-        if depth == draft.n and not is_probe:
+        if depth == draft.n:
             return
-        if plan:
+        is_probe = False
+        if draft.plan:
             # Only the row may be looked at: stopping for the sampled token would bias the output.
-            draft.sureness.append(math.exp(float(row.max()) - float(log_sum_exp(row[None])[0])))
+            draft.sureness.append(top_probability(row))
             draft.chance *= self.acceptance.rate(draft.sureness[-1])
-            if not is_probe and not plan.goes_on(depth, draft.chance):
+            if not draft.plan.goes_on(depth, draft.chance):
                 draft.n = depth
-                return
+                is_probe = depth > 1 or generation.rounds % _ROUNDS_PER_PROBE == 0
+                if not is_probe:
+                    return
         counts = generation.counts
         if options.has_penalties and draft.tokens:
             counts = counts + Counter(draft.tokens)
@@ -156,9 +159,10 @@ class Speculation:
     def learn(self, draft: Draft, j: int, token: int) -> bool:
         """Take in the token that was decided in row j; returns whether it had been proposed."""
         generation = draft.generation
-        accepted = token in draft.tokens[j : j + 1]
-        if j < len(draft.tokens) or draft.probe is not None:
-            agreed = accepted or token == draft.probe
+        is_drafted = j < len(draft.tokens)
+        accepted = is_drafted and token == draft.tokens[j]
+        if is_drafted or draft.probe is not None:
+            agreed = accepted if is_drafted else token == draft.probe
             generation.checked += 1
             generation.agreed += agreed
             if draft.sureness:

@@ -42,7 +42,7 @@ def test_no_other_n_is_faster(rate: float, slope: float, most: int, n_sequences:
     plan = make_plan(costs.of_rounds(1, most, n_sequences), rate)
 
     def tokens_per_second(n: int) -> float:
-        return expected_tokens(rate, n) / costs.of_round(1, n, n_sequences)
+        return expected_tokens(rate, n) / costs.of_rounds(1, n, n_sequences)[-1]
 
     assert 1 <= plan.n <= most
     best = max(tokens_per_second(n) for n in range(1, most + 1))
@@ -55,6 +55,14 @@ def test_batches_that_cost_like_steps_are_not_drafted_for() -> None:
     """Where a batch of M takes M single steps, drafts can only lose, however good they are."""
     assert make_plan(linear_costs(1.0).of_rounds(1, 16), 1.0).n == 1
     assert make_plan(linear_costs(0.0).of_rounds(1, 16), 0.9).n > 4
+
+
+@pytest.mark.parametrize(("slope", "rows"), [(1.01, 0), (0.9, 16)])
+def test_where_not_even_sure_drafts_pay_none_are_looked_at(slope: float, rows: int) -> None:
+    """A plan has prices only where drafts that are all accepted would gain something."""
+    plan = make_plan(linear_costs(slope).of_rounds(1, 16), 0.3)
+    assert (plan.n, len(plan.seconds)) == (1, rows)
+    assert plan.goes_on(1, 1.0) == (rows > 0) and not plan.goes_on(1, 0.9)
 
 
 def test_unknown_sizes_lie_on_lines() -> None:
@@ -96,8 +104,8 @@ def test_a_plan_gives_up_where_the_drafter_is_unsure() -> None:
     """Where rows cost the same, going on must be likelier to pay than a row of the best round."""
     costs = linear_costs(0.1)
     plan = make_plan(costs.of_rounds(1, 16), 0.9)
-    row = costs.of_round(1, 2) - costs.of_round(1, 1)
-    least = row * expected_tokens(0.9, plan.n) / costs.of_round(1, plan.n)
+    row = costs.of_rounds(1, 16)[2 - 1] - costs.of_rounds(1, 16)[1 - 1]
+    least = row * expected_tokens(0.9, plan.n) / costs.of_rounds(1, 16)[plan.n - 1]
     assert 0 < least < 1 < plan.n < 16
     for depth in range(1, 16):
         assert plan.goes_on(depth, 1.01 * least) and not plan.goes_on(depth, 0.99 * least)
@@ -110,8 +118,8 @@ def test_drafts_go_on_where_any_length_pays(
 ) -> None:
     """Whatever rounds cost: exactly where some longer draft gains more time than it takes."""
     seconds = tuple(1.0 + sum(more[:i]) for i in range(16))
-    plan = Plan(4, rate, seconds)
     token = seconds[3] / sum(rate**j for j in range(4))
+    plan = Plan(4, token, rate, seconds)
     gains = [
         sum(chance * rate**j for j in range(n - depth)) * token
         - (seconds[n - 1] - seconds[depth - 1])
@@ -134,6 +142,6 @@ def test_a_round_is_planned_with_padding() -> None:
     """Three rows cost what the padded block of four does, in several sequences, too."""
     quick_four = {1: 1.0, 2: 3.0, 3: 3.0, 4: 1.0, 6: 4.0, 7: 4.0, 8: 2.0}
     costs = Costs([dict(quick_four), dict.fromkeys(range(1, 9), 0.1)])
-    assert costs.of_round(1, 3) == pytest.approx(3 * 0.1 + 1.0)
-    assert costs.of_round(1, 3, n_sequences=2) == pytest.approx(3 * 0.1 + 2.0)
+    assert costs.of_rounds(1, 16)[3 - 1] == pytest.approx(3 * 0.1 + 1.0)
+    assert costs.of_rounds(1, 3, n_sequences=2)[-1] == pytest.approx(3 * 0.1 + 2.0)
     assert make_plan(costs.of_rounds(1, 4), 0.9).n == 4
