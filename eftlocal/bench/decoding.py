@@ -91,7 +91,7 @@ def drafting(subject: Subject) -> tuple[Table, ...]:
 
     kinds = {draft: partial(measure, draft) for draft in _DRAFTS}
     seen = interleaved(kinds, subject.effort.rounds)
-    costs, drafter = subject.costs, subject.model.engine.ensemble.roles.drafter
+    costs, drafter = subject.costs, subject.model.engine.ensemble.roles.drafters[0]
     plain = round_seconds(costs, drafter, 1)
     rows, measured, allowed = [], [], []
     for draft in _DRAFTS:
@@ -136,7 +136,7 @@ def drafting(subject: Subject) -> tuple[Table, ...]:
 
 def _priced(subject: Subject) -> Table:
     """What t(M) would allow at other acceptances."""
-    costs, drafter = subject.costs, subject.model.engine.ensemble.roles.drafter
+    costs, drafter = subject.costs, subject.model.engine.ensemble.roles.drafters[0]
     plain = round_seconds(costs, drafter, 1)
     sizes = BLOCKS[1:]
     gains = {
@@ -189,14 +189,17 @@ def prefill(subject: Subject) -> tuple[Table, ...]:
     return (Table("Prefill", columns, tuple(rows), notes),)
 
 
-_NEW_TOKENS, _REPLY_TOKENS = 16, 8
+NEW_TOKENS = 16
+"""Tokens that the second turn adds to a chat."""
+
+_REPLY_TOKENS = 8
 
 
 def turns(subject: Subject) -> tuple[Table, ...]:
     """The first token of a long chat's second turn, with and without what is cached."""
     model = subject.model
-    first = subject.long_prompt(room=_NEW_TOKENS + 2 * _REPLY_TOKENS)
-    new = subject.tokens(_NEW_TOKENS)
+    first = subject.long_prompt(room=NEW_TOKENS + 2 * _REPLY_TOKENS)
+    new = subject.tokens(NEW_TOKENS)
     options = {**PLAIN, "max_tokens": _REPLY_TOKENS}
     evaluated: dict[str, int] = {}
 
@@ -222,5 +225,5 @@ def turns(subject: Subject) -> tuple[Table, ...]:
         Column("first_token_ms", "first token (ms)", 1),
         Column("times_faster", "times faster", 1),
     )
-    notes = (f"A first turn of {len(first):,} tokens and a short reply, then {_NEW_TOKENS} more.",)
+    notes = (f"A first turn of {len(first):,} tokens and a short reply, then {NEW_TOKENS} more.",)
     return (Table("Second turn of a long chat", columns, tuple(rows), notes),)

@@ -55,7 +55,7 @@ def bare_contexts(model: FusedModel) -> tuple[BareContext, ...]:
     for i, context in enumerate(model.engine.ensemble.contexts):
         assert isinstance(context, LlamaContext)
         role = role_of(model, i)
-        found.append(BareContext(role, context.weights.n_bytes, context._context))
+        found.append(BareContext(role, context.weights.n_bytes, context.handle))
     return tuple(found)
 
 
@@ -107,7 +107,7 @@ def _decode(context: BareContext, batch: Any) -> None:
         raise BackendError(f"llama_decode returned {status} for {context.role}")
 
 
-def _read(context: BareContext, tokens: Sequence[int], n_batch: int, start: int = 0) -> float:
+def read_tokens(context: BareContext, tokens: Sequence[int], n_batch: int, start: int = 0) -> float:
     """Decode tokens in chunks without any logits: seconds."""
     seconds = 0.0
     for first in range(0, len(tokens), n_batch):
@@ -129,13 +129,13 @@ def replay_seconds(model: FusedModel, records: Sequence[Record]) -> float:
     for record in records:
         with empty_caches(model) as contexts:
             for context, prompt in zip(contexts, record.prompts, strict=True):
-                _read(context, prompt[:-1], model.runtime.batch)
-            fed = [[prompt[-1], *record.tokens[:-1]] for prompt in record.prompts]
+                read_tokens(context, prompt[:-1], model.runtime.batch)
+            tokens = [[prompt[-1], *record.tokens[:-1]] for prompt in record.prompts]
             # The batches point into these arrays.
-            arrays = [(lib.llama_token * len(tokens))(*tokens) for tokens in fed]
+            arrays = [(lib.llama_token * len(own))(*own) for own in tokens]
             handles = [context.handle for context in contexts]
             rows = [
-                [(handle, _one(array, i)) for handle, array in zip(handles, arrays, strict=True)]
+                [(handle, one_token(fed, i)) for handle, fed in zip(handles, arrays, strict=True)]
                 for i in range(len(record.tokens))
             ]
             decode, logits = lib.llama_decode, lib.llama_get_logits
@@ -152,7 +152,7 @@ def replay_seconds(model: FusedModel, records: Sequence[Record]) -> float:
     return seconds / n_steps
 
 
-def _one(array: Any, index: int) -> Any:
+def one_token(array: Any, index: int) -> Any:
     """A batch of one token of an array, after what the cache holds."""
     pointer = ctypes.byref(array, index * ctypes.sizeof(lib.llama_token))
     return lib.llama_batch_get_one(ctypes.cast(pointer, ctypes.POINTER(lib.llama_token)), 1)
@@ -166,7 +166,7 @@ def block_seconds(context: BareContext, prompt: Sequence[int], n_tokens: int) ->
     memory, n_held = lib.llama_get_memory(context.handle), len(prompt)
     if lib.llama_memory_seq_pos_max(memory, 0) != n_held - 1:
         _clear(context)
-        _read(context, prompt, MAX_DRAFT)
+        read_tokens(context, prompt, MAX_DRAFT)
     with _batch([prompt[i % n_held] for i in range(n_tokens)], n_held, rows=True) as batch:
         start = time.perf_counter()
         _decode(context, batch)
@@ -180,4 +180,4 @@ def block_seconds(context: BareContext, prompt: Sequence[int], n_tokens: int) ->
 def prefill_seconds(model: FusedModel, prompt: Sequence[int]) -> float:
     """Seconds in which all contexts together read a prompt, in the chunks that the engine uses."""
     with empty_caches(model) as contexts:
-        return sum(_read(context, prompt, model.runtime.batch) for context in contexts)
+        return sum(read_tokens(context, prompt, model.runtime.batch) for context in contexts)

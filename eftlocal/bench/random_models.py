@@ -16,7 +16,7 @@ from itertools import chain, islice, product
 from pathlib import Path
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, TokenType
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, TokenType, quantize
 from numpy.typing import NDArray
 
 UNK, BOS, EOS = 0, 1, 2
@@ -47,7 +47,7 @@ class ModelShape:
         width, layers, heads, kv_heads, ffn: the transformer; width (64 or more) and ffn are
             multiples of 32.
         context_length: what the file says that it was trained for.
-        quantization: of the matrices: F32, F16, Q8_0 or Q4_0.
+        quantization: of the matrices: F32, F16, BF16, Q8_0 or Q4_0.
         spread: standard deviation of the logits.
         tuning: makes a fine-tuned model of the same weights: every channel of the last norm is
             changed by about this share, and the logits by about `tuning * spread`.
@@ -295,9 +295,10 @@ def _draw(rows: int, columns: int, seed: int, name: str) -> NDArray[np.int8]:
 def _packed(matrix: Matrix, kind: GGMLQuantizationType) -> NDArray[np.generic]:
     """Lay a matrix out as ggml does; every kind is a rounding of the same weights."""
     scale = matrix.deviation / DEVIATION_OF_BYTES
-    if kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
-        numbers = matrix.values * np.float32(scale)
-        return numbers if kind is GGMLQuantizationType.F32 else numbers.astype(np.float16)
+    floats = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16)
+    if kind in floats:
+        numbers: NDArray[np.generic] = quantize(matrix.values * np.float32(scale), kind)
+        return numbers
     # A block of 32 numbers is a float16 scale, then int8 for Q8_0; for Q4_0 nibbles that count
     # from -8: number j in the low half of byte j, number j + 16 in its high half.
     values: NDArray[np.uint8] = matrix.values.reshape(-1, BLOCK).view(np.uint8)

@@ -1,7 +1,8 @@
 """Load time and resident memory, measured in a process of its own that does nothing else.
 
-`python -m eftlocal.bench.resident` reads the arguments of `load` as JSON from standard input and
-prints a JSON object; sizes are bytes.
+`python -m eftlocal.bench.resident` reads {"tokens": n, "arguments": of `load`} as JSON from
+standard input and prints what `measure` returns, or `measure_filled` where n is not 0; sizes are
+bytes.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import BackendError
+from ..options import MAX_DRAFT
 
 _TOKENS = 16
+_WARMING_TOKENS = 100
 _SAVED_TOKENS = 8
 _SAVED_POSITION = 12
 """Bytes that a saved token has beside keys and values: its position and its sequences."""
@@ -36,12 +39,25 @@ def measure_apart(arguments: Mapping[str, Any]) -> dict[str, float | None]:
     Raises:
         BackendError: with the last line of its errors, where it fails.
     """
+    return _apart(arguments, 0)
+
+
+def measure_filled_apart(arguments: Mapping[str, Any], n_tokens: int) -> dict[str, float | None]:
+    """Run `measure_filled` in a new process; see `measure_apart`."""
+    return _apart(arguments, n_tokens)
+
+
+def _apart(arguments: Mapping[str, Any], n_tokens: int) -> dict[str, float | None]:
     command = [sys.executable, "-m", "eftlocal.bench.resident"]
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(
-        command, input=json.dumps(arguments), capture_output=True, text=True, env=environment
+        command,
+        input=json.dumps({"tokens": n_tokens, "arguments": arguments}),
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
@@ -71,9 +87,53 @@ def measure(arguments: Mapping[str, Any]) -> dict[str, float | None]:
             "first_token_seconds": done.timings.first_token_seconds,
             "python_bytes": before,
             "resident_bytes": resident_bytes(),
-            "weights_bytes": sum(_weights_bytes(model.engine).values()),
-            "cache_bytes": _cache_bytes(model.engine),
+            "weights_bytes": sum(weights_bytes(model.engine).values()),
+            "cache_bytes": cache_bytes(model.engine),
         }
+
+
+def measure_filled(arguments: Mapping[str, Any], n_tokens: int) -> dict[str, float | None]:
+    """Load a model, fill its caches, and say what memory it takes and what decoding adds to it.
+
+    Args:
+        arguments: of `loading.load`.
+        n_tokens: how many tokens are decoded; the memory is looked at before and after them.
+
+    Returns:
+        python_bytes, resident_bytes, weights_bytes and cache_bytes as `measure` does, with all
+        cells of the caches in use and 100 tokens decoded as the model is set; and grown_bytes,
+        what decoding the tokens added after rounds of MAX_DRAFT rows.
+    """
+    python = resident_bytes()
+    from ..loading import load
+
+    with load(**arguments) as model:
+        prompt = [model.n_vocab // 2 + i % 64 for i in range(model.n_ctx - 1)]
+        model.complete(prompt, max_tokens=1, draft="off")
+        _decode(model, _WARMING_TOKENS)
+        resident = resident_bytes()
+        # Blocks of all sizes have their rows and buffers afterwards, whatever auto chooses.
+        _decode(model, _WARMING_TOKENS, draft=MAX_DRAFT)
+        before = resident_bytes()
+        _decode(model, n_tokens)
+        after = resident_bytes()
+        known = before is not None and after is not None
+        return {
+            "python_bytes": python,
+            "resident_bytes": resident,
+            "grown_bytes": (after or 0) - (before or 0) if known else None,
+            "weights_bytes": sum(weights_bytes(model.engine).values()),
+            "cache_bytes": cache_bytes(model.engine),
+        }
+
+
+def _decode(model: Any, n_tokens: int, **options: Any) -> None:
+    """Decode so many tokens in one completion, or in more where one ends early."""
+    prompt = [model.n_vocab // 2 + i for i in range(8)]
+    done = 0
+    while done < n_tokens:
+        given = {"max_tokens": n_tokens - done, "temperature": 1, "seed": done, **options}
+        done += len(model.complete(prompt, **given).tokens)
 
 
 def resident_bytes() -> int | None:
@@ -83,11 +143,12 @@ def resident_bytes() -> int | None:
     return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _weights_bytes(engine: Any) -> dict[Path, int]:
+def weights_bytes(engine: Any) -> dict[Path, int]:
+    """Bytes of the tensors of every file once."""
     return {c.weights.path: c.weights.n_bytes for c in engine.ensemble.contexts}
 
 
-def _cache_bytes(engine: Any) -> int:
+def cache_bytes(engine: Any) -> int:
     """Bytes of all KV caches: cells times what one token adds to a saved sequence."""
     from ..context import Block
     from ..llama.library import lib
@@ -98,13 +159,19 @@ def _cache_bytes(engine: Any) -> int:
         sizes = []
         for _ in range(2):
             context.decode([Block(0, [1] * _SAVED_TOKENS, 0)])
-            sizes.append(lib.llama_state_seq_get_size(context._context, 0))
+            sizes.append(lib.llama_state_seq_get_size(context.handle, 0))
         of_token = (sizes[1] - sizes[0]) // _SAVED_TOKENS - _SAVED_POSITION
-        total += of_token * lib.llama_n_ctx(context._context)
+        total += of_token * lib.llama_n_ctx(context.handle)
     return total
 
 
 if __name__ == "__main__":
     # The interpreter's own share includes NumPy.
     np.zeros(1).sum()
-    print(json.dumps(measure(json.load(sys.stdin))))
+    given = json.load(sys.stdin)
+    found = (
+        measure_filled(given["arguments"], given["tokens"])
+        if given["tokens"]
+        else measure(given["arguments"])
+    )
+    print(json.dumps(found))

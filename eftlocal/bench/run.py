@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from .. import __version__
+from ..llama import LlamaContext
 from ..loading import load
-from ..threads import usable_cores
+from .acceptance import acceptance
+from .batching import batching
+from .caches import caches
 from .decoding import decoding, drafting, floors, prefill, turns
 from .floors import role_of
 from .fusion_cost import fusion
+from .gap import gap
 from .report import Cell, Column, Report, Table
 from .resident import measure_apart
 from .subject import PLAIN, Subject
+from .target import Target
 from .timing import Effort
+
+__all__ = ["Target", "run"]
 
 OnSection = Callable[[str], None]
 Tables = tuple[Table, ...]
@@ -25,27 +30,16 @@ _OF_MODEL: Mapping[str, Callable[[Subject], Tables]] = {
     "floors": floors,
     "decoding": decoding,
     "drafting": drafting,
+    "acceptance": acceptance,
+    "gap": gap,
     "prefill": prefill,
     "turns": turns,
 }
+_OF_TARGET: Mapping[str, Callable[[Target, Effort], Tables]] = {
+    "batching": batching,
+    "caches": caches,
+}
 _ENTROPY_TOKENS = 96
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What is measured.
-
-    Attributes:
-        name: of the entry, the base's file or the shape.
-        runtime: arguments of `load` that JSON can hold: the models and how they are loaded.
-        generation: defaults of generations.
-        random: whether the weights are random.
-    """
-
-    name: str
-    runtime: Mapping[str, Any]
-    generation: Mapping[str, Any]
-    random: bool = False
 
 
 def run(
@@ -76,6 +70,11 @@ def run(
             for name in chosen:
                 on_section(name)
                 tables[name] = _OF_MODEL[name](subject)
+    # Each has loads of its own.
+    for name in _OF_TARGET:
+        if name in sections:
+            on_section(name)
+            tables[name] = _OF_TARGET[name](target, effort)
     if "fusion" in sections:
         on_section("fusion")
         tables["fusion"] = fusion(effort)
@@ -84,7 +83,8 @@ def run(
 
 def _facts(subject: Subject) -> dict[str, str]:
     model = subject.model
-    runtime = model.runtime
+    contexts = model.engine.ensemble.contexts
+    threads = {c.threads for c in contexts if isinstance(c, LlamaContext)}
     free = {**PLAIN, "temperature": 1.0}
     n_tokens = min(max(subject.n_tokens, _ENTROPY_TOKENS // 2), _ENTROPY_TOKENS)
     base = subject.decode(n_tokens, **{**free, "alpha": 0.0}).surprise
@@ -92,9 +92,9 @@ def _facts(subject: Subject) -> dict[str, str]:
     return {
         "vocabulary": f"{model.n_vocab:,}",
         "context": f"{model.n_ctx:,} tokens",
-        "threads": str(runtime.threads or usable_cores()),
+        "threads": " or ".join(map(str, sorted(threads))),
         "entropy": f"about {base:.1f} nats (base), {fused:.1f} (fused with alpha 1)",
-        "drafter": role_of(model, model.engine.ensemble.roles.drafter),
+        "drafter": role_of(model, model.engine.ensemble.roles.drafters[0]),
     }
 
 

@@ -43,6 +43,7 @@ class TrioShape:
 SHAPES: Mapping[str, TrioShape] = {
     "small": TrioShape(Size(1536, 24, 12, 4, 4096), Size(512, 8, 8, 4, 1408), 32_000),
     "small-152k": TrioShape(Size(1536, 24, 12, 4, 4096), Size(512, 8, 8, 4, 1408), 151_936),
+    "medium": TrioShape(Size(2048, 24, 32, 8, 5632), Size(512, 8, 8, 4, 1408), 32_000),
     "llama3.1-8b+1b": TrioShape(
         Size(4096, 32, 32, 8, 14_336), Size(2048, 16, 32, 8, 8192), 128_256
     ),
@@ -50,7 +51,10 @@ SHAPES: Mapping[str, TrioShape] = {
         Size(3584, 28, 28, 4, 18_944), Size(896, 24, 14, 2, 4864), 151_936
     ),
 }
-"""Name -> sizes; for atlas and for files there is `-m` and `--base`."""
+"""Name -> sizes; for atlas and for files there is `-m` and `--base`.
+
+The large model of "medium" has 21 times the parameters of its small one, that of "small" 12 times.
+"""
 
 
 def find_shape(text: str) -> TrioShape:
@@ -88,8 +92,12 @@ def _size(name: str, text: str) -> Size:
     return Size(width, layers, heads, heads // 4, width * 11 // 4)
 
 
-def write_trio(folder: Path, shape: TrioShape) -> dict[str, Path]:
-    """Write a base in Q4_0 and a pair in Q8_0 into `folder`: role -> file.
+def write_trio(
+    folder: Path, shape: TrioShape, large: str = "Q4_0", small: str = "Q8_0"
+) -> dict[str, Path]:
+    """Write a base and a pair into `folder`, quantised as `large` and `small` say: role -> file.
+
+    Every quantisation is a rounding of the same weights.
 
     The pair shares its weights but for the last norm, and the family agrees on the next token
     after 8 tokens of 10. The logits' spread gives distributions as peaked as real ones: with flat
@@ -107,9 +115,9 @@ def write_trio(folder: Path, shape: TrioShape) -> dict[str, Path]:
             "--shape writes GGUF files and needs one more package: pip install gguf"
         ) from None
     kinds: dict[str, tuple[Size, str, int, dict[str, Any]]] = {
-        "base": (shape.large, "Q4_0", 1, {}),
-        "tuned": (shape.small, "Q8_0", 2, {"tuning": 0.1}),
-        "reference": (shape.small, "Q8_0", 2, {}),
+        "base": (shape.large, large, 1, {}),
+        "tuned": (shape.small, small, 2, {"tuning": 0.1}),
+        "reference": (shape.small, small, 2, {}),
     }
     files = {}
     for role, (size, quantization, seed, more) in kinds.items():

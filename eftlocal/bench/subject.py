@@ -78,7 +78,7 @@ class Subject:
     def __init__(self, model: FusedModel, effort: Effort, random: bool = False) -> None:
         self.model = model
         self.effort = effort
-        self._starts = self._workload(random)
+        self.starts = self._workload(random)
 
     def _workload(self, random: bool) -> list[Callable[..., Stream]]:
         model = self.model
@@ -103,7 +103,7 @@ class Subject:
         records: list[Record] = []
         tokens = rounds = drafted = accepted = 0
         while tokens < n_tokens:
-            start = self._starts[len(records) % len(self._starts)]
+            start = self.starts[len(records) % len(self.starts)]
             stream = start(max_tokens=n_tokens - tokens, **options)
             for _ in stream:
                 pass
@@ -120,7 +120,7 @@ class Subject:
         return Decoded(seconds / tokens, surprise / tokens, *counts, tuple(records))
 
     @cached_property
-    def _step_seconds(self) -> float:
+    def step_seconds(self) -> float:
         """A first guess at what a token takes."""
         self.decode(_FIRST_TOKENS, **PLAIN)
         return self.decode(_FIRST_TOKENS, **PLAIN).seconds
@@ -128,7 +128,7 @@ class Subject:
     @cached_property
     def n_tokens(self) -> int:
         """Tokens of one measurement of decoding."""
-        return self.effort.tokens(self._step_seconds)
+        return self.effort.tokens(self.step_seconds)
 
     @cached_property
     def records(self) -> tuple[Record, ...]:
@@ -157,7 +157,7 @@ class Subject:
 
     def long_prompt(self, room: int) -> tuple[int, ...]:
         """Random ids, as many as are to be read and leave this much room."""
-        n = self.effort.prompt_tokens(self._step_seconds)
+        n = self.effort.prompt_tokens(self.step_seconds)
         return self.tokens(max(min(n, self.model.n_ctx - room), 2))
 
 

@@ -19,6 +19,7 @@ class Effort:
         seconds: how long one measurement of decoding should last.
         few, many: fewest and most tokens that it decodes.
         prompt: tokens of a long prompt, or as many as `prompt_seconds` are enough for one by one.
+        depth: tokens before a deep place, or as many as `depth_seconds` are enough for.
         rows: rows that fusion is measured on.
         widths: vocabularies that fusion is measured on.
     """
@@ -29,6 +30,8 @@ class Effort:
     many: int = 400
     prompt: int = 1024
     prompt_seconds: float = 10.0
+    depth: int = 1000
+    depth_seconds: float = 30.0
     rows: int = 20
     widths: tuple[int, ...] = (2048, 32_000, 151_936)
 
@@ -40,6 +43,10 @@ class Effort:
         """How many tokens a long prompt has where a step takes so long."""
         return min(max(round(self.prompt_seconds / step_seconds), self.few), self.prompt)
 
+    def depth_tokens(self, step_seconds: float) -> int:
+        """How many tokens lie before a deep place where a step takes so long."""
+        return min(max(round(self.depth_seconds / step_seconds), self.few), self.depth)
+
 
 FULL = Effort()
 QUICK = Effort(
@@ -49,6 +56,8 @@ QUICK = Effort(
     many=64,
     prompt=128,
     prompt_seconds=2.0,
+    depth=256,
+    depth_seconds=3.0,
     rows=5,
     widths=(2048, 32_000),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +40,19 @@ Examples:
   eftlocal bench --quick --only floors,decoding
   eftlocal bench --shape llama3.1-8b+1b --html bench.html
   eftlocal bench --shape large=1536x24,small=512x8,vocab=32000 --json
+  eftlocal bench peers --shape small
+  eftlocal bench --bars
 
 Kinds of one section are measured in turns, and medians are printed. The floor of plain decoding is
 what the same one-token decodes take without any Python between them. Nothing else should run
 meanwhile.
+
+`eftlocal bench peers` compares with what one would run otherwise, greedily, on the CPU, and in
+processes of their own: the proxy-tuning loop with transformers, three objects of llama-cpp-python
+combined by hand, and the base alone (pip install 'eftlocal[bench]').
+
+`eftlocal bench --bars` measures how fast eftlocal is to be, and how much memory it may take, on
+atlas and on shapes of its own; it takes a while.
 """
 
 
@@ -51,8 +60,10 @@ meanwhile.
 class _Wishes:
     """What the options of `bench` alone say."""
 
+    what: str | None
     shape: str | None
     only: str | None
+    bars: bool
     quick: bool
     as_json: bool
     html: str | None
@@ -74,6 +85,7 @@ class _Wishes:
 
 
 @click.command(cls=SectionCommand, epilog=_EPILOG)
+@click.argument("what", type=click.Choice(["peers"]), required=False)
 @option(
     "--shape",
     metavar="SHAPE",
@@ -81,6 +93,7 @@ class _Wishes:
     help="Measure a trio of this shape with random weights instead of a model.",
 )
 @option("--only", metavar="SECTION,...", envvar=None, help="Measure only these sections.")
+@option("--bars", is_flag=True, envvar=None, help="Measure what eftlocal promises, line by line.")
 @option("--quick", is_flag=True, envvar=None, help="Measure less: rougher numbers, sooner.")
 @option("--json", "as_json", is_flag=True, envvar=None, help="Print one JSON object instead.")
 @option("--html", metavar="FILE", envvar=None, help="Write a page with tables and plots, too.")
@@ -93,16 +106,54 @@ def bench(arguments: Arguments, **given: Any) -> None:
         check_page(Path(wishes.html))
     if wishes.shape is not None and arguments.names_model:
         raise UsageError("give --shape, or a model, not both")
-    with _target(wishes, arguments) as target:
-        from ..bench.run import run
-        from ..bench.timing import FULL, QUICK
+    if wishes.bars:
+        _check_bars(wishes, arguments)
+    if wishes.what == "peers":
+        from ..bench.peers.run import check_packages
 
-        report = run(target, sections, QUICK if wishes.quick else FULL, _announce)
+        check_packages()
+        if wishes.only is not None:
+            raise UsageError("peers has no sections: leave out --only")
+    if wishes.bars:
+        report = _bars(wishes, arguments)
+    else:
+        with _target(wishes, arguments) as target:
+            report = _measured(wishes, sections, target)
     if wishes.html is not None:
         from ..bench.page import page
 
         write_page(Path(wishes.html), page(report))
     click.echo(json_text(report.to_json()) if wishes.as_json else _text(report))
+
+
+def _check_bars(wishes: _Wishes, arguments: Arguments) -> None:
+    """Refuse what --bars would have to ignore."""
+    others = (wishes.what, wishes.shape, wishes.only, arguments.entry, arguments.models)
+    if any(other is not None for other in others) or arguments.files or arguments.generation:
+        raise UsageError(
+            "--bars has models, sections and settings of its own: "
+            "give it none of them, only --quick, --json, --html and how models are loaded"
+        )
+
+
+def _bars(wishes: _Wishes, arguments: Arguments) -> Report:
+    from ..bench.bars import bars
+    from ..bench.timing import FULL, QUICK
+
+    return bars(arguments.runtime, QUICK if wishes.quick else FULL, _announce)
+
+
+def _measured(wishes: _Wishes, sections: Sequence[str], target: Target) -> Report:
+    from ..bench.timing import FULL, QUICK
+
+    effort = QUICK if wishes.quick else FULL
+    if wishes.what == "peers":
+        from ..bench.peers.run import compare, report
+
+        return report(compare(target, effort, wishes.shape, _announce))
+    from ..bench.run import run
+
+    return run(target, sections, effort, _announce)
 
 
 @contextmanager
