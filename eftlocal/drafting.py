@@ -14,11 +14,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .distributions import Array64
+from .options import MAX_DRAFT
 
 # A further token of a batch, in single steps, until batches were measured.
 _ASSUMED_SLOPE = 0.3
 # Weight of a new measurement, and how much longer than expected it may count as.
 _NEW, _MOST_SURPRISE = 0.2, 1.5
+# Logits of one sequence's rows beyond which no more rows are planned, and rows that always are.
+_MOST_LOGITS, _FEWEST_ROWS = 1_250_000, 8
 # Padding of a decode, and what it must save.
 _MOST_PADDING, _WORTH_PADDING = 3, 0.97
 # Drafting must promise this much more than plain decoding.
@@ -187,6 +190,15 @@ def make_plan(seconds: tuple[float, ...], acceptance: float) -> Plan:
 def expected_tokens(acceptance: float, n: int) -> float:
     """(1 - a^n) / (1 - a), tokens of a round of n rows (arXiv 2211.17192, equation 1)."""
     return float(n) if acceptance >= 1 else (1 - acceptance**n) / (1 - acceptance)
+
+
+def most_rows(n_vocab: int) -> int:
+    """The largest n that is chosen for a vocabulary, from 8 to MAX_DRAFT.
+
+    Every row takes 8 * n_vocab bytes in every context once it was used. Rows beyond the eighth are
+    seldom worth that where vocabularies are large.
+    """
+    return max(_FEWEST_ROWS, min(MAX_DRAFT, _MOST_LOGITS // n_vocab))
 
 
 def sizes_to_measure(most: int) -> Sequence[int]:

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .context import Block, Context, Rows
-from .drafting import Costs, sizes_to_measure
+from .drafting import Costs, most_rows, sizes_to_measure
 from .errors import ContextFull
-from .options import MAX_DRAFT
 
 # How often each size is measured, where there is time.
 _MEASUREMENTS = 3
@@ -169,7 +168,7 @@ class Ensemble:
         for i in range(len(self.contexts)):
             # The first decode is slower than any other.
             self._seconds_of(i, 1)
-        for size in list(sizes_to_measure(MAX_DRAFT)) * _MEASUREMENTS:
+        for size in list(sizes_to_measure(most_rows(self.n_vocab))) * _MEASUREMENTS:
             for i in range(len(self.contexts)):
                 known = self.costs.known[i]
                 expected = self.costs.seconds(i, size) if known else 0.0

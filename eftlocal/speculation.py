@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 
 from .context import Block, Rows
 from .distributions import Array, top_probability
-from .drafting import Acceptance, Plan, make_plan
+from .drafting import Acceptance, Plan, make_plan, most_rows
 from .ensemble import Ensemble
 from .generation import Generation
-from .options import MAX_DRAFT
 from .sampling import Noise, adjust, sample
 
 # What rounds cost is taken from the costs of decodes anew after so many rounds.
@@ -118,7 +117,8 @@ class Speculation:
         """The generation's plan; a new one where prices or the number of sequences changed."""
         key = generation.drafter, n_sequences
         if key not in self._prices:
-            self._prices[key] = self._ensemble.costs.of_rounds(key[0], MAX_DRAFT, n_sequences)
+            most = most_rows(self._ensemble.n_vocab)
+            self._prices[key] = self._ensemble.costs.of_rounds(key[0], most, n_sequences)
         prices = self._prices[key]
         if generation.plan is None or generation.plan.seconds is not prices:
             common = self.acceptance.mean * _COMMON_COUNT

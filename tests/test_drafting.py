@@ -13,6 +13,7 @@ from eftlocal.drafting import (
     Plan,
     expected_tokens,
     make_plan,
+    most_rows,
     sizes_to_measure,
 )
 
@@ -63,6 +64,13 @@ def test_where_not_even_sure_drafts_pay_none_are_looked_at(slope: float, rows: i
     plan = make_plan(linear_costs(slope).of_rounds(1, 16), 0.3)
     assert (plan.n, len(plan.seconds)) == (1, rows)
     assert plan.goes_on(1, 1.0) == (rows > 0) and not plan.goes_on(1, 0.9)
+
+
+def test_large_vocabularies_have_shorter_drafts() -> None:
+    """16 rows up to 78,000 tokens, never fewer than 8."""
+    assert [most_rows(v) for v in (24, 32_000, 78_000, 100_000, 151_936, 500_000)] == [
+        16, 16, 16, 12, 8, 8
+    ]  # fmt: skip
 
 
 def test_unknown_sizes_lie_on_lines() -> None:
