@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..distributions import Array64
-from .curve import Curve, Row, Targets
+from ..distributions import Array64, Row
+from .curve import Curve, Targets
 from .minimum import lowest
 
 # From a pull towards 1/E that outweighs the loss to one that only breaks ties.
