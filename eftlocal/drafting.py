@@ -24,6 +24,8 @@ _NEW, _MOST_SURPRISE = 0.2, 1.5
 _MOST_LOGITS, _FEWEST_ROWS = 1_250_000, 8
 # Padding of a decode, and what it must save.
 _MOST_PADDING, _WORTH_PADDING = 3, 0.97
+# Several sequences draft differently far: their rounds take longer than those of equal blocks.
+_ROUGHNESS = 1.1
 # Drafting must promise this much more than plain decoding.
 _WORTHWHILE = 1.03
 # Bounds of the drafter's top probability; rows between two of them are taken together.
@@ -106,6 +108,8 @@ class Costs:
                     np.copyto(padded, longer, where=longer < _WORTH_PADDING * padded)
                 padded[n_sequences - 1] = line[n_sequences - 1]
                 seconds += padded[sizes - 1]
+        if n_sequences > 1:
+            seconds[1:] *= _ROUGHNESS
         return tuple(seconds.tolist())
 
 

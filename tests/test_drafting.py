@@ -151,5 +151,5 @@ def test_a_round_is_planned_with_padding() -> None:
     quick_four = {1: 1.0, 2: 3.0, 3: 3.0, 4: 1.0, 6: 4.0, 7: 4.0, 8: 2.0}
     costs = Costs([dict(quick_four), dict.fromkeys(range(1, 9), 0.1)])
     assert costs.of_rounds(1, 16)[3 - 1] == pytest.approx(3 * 0.1 + 1.0)
-    assert costs.of_rounds(1, 3, n_sequences=2)[-1] == pytest.approx(3 * 0.1 + 2.0)
+    assert costs.of_rounds(1, 3, n_sequences=2)[-1] == pytest.approx(1.1 * (3 * 0.1 + 2.0))
     assert make_plan(costs.of_rounds(1, 4), 0.9).n == 4
