@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from eftlocal.context import Block
 from eftlocal.distributions import Array
 from eftlocal.errors import ModelFileError
+from eftlocal.gguf import FLOAT32, STRING, read_metadata
 from eftlocal.llama import (
     Adapter,
     ContextSettings,
@@ -24,7 +25,6 @@ from eftlocal.llama import (
     Weights,
     is_adapter,
 )
-from eftlocal.llama.header import FLOAT32, STRING, read_metadata
 
 from .adapters import write_adapter, write_merged
 from .conftest import N_VOCAB, SMALL, Trio

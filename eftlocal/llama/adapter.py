@@ -6,7 +6,7 @@ import weakref
 from pathlib import Path
 
 from ..errors import ModelFileError
-from .header import FLOAT32, STRING, read_metadata
+from ..gguf import FLOAT32, STRING, read_metadata
 from .library import collected_errors, lib, reason
 from .weights import Weights, check_file
 

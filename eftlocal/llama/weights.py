@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelFileError
+from ..gguf import TOKENS, Header, check_sane, is_usual, read_model
 from .library import collected_errors, has_amx, lib, local_gpus, reason, set_fields
+from .probe import probe
 from .servers import Servers
 from .vocabulary import Vocabulary
 
@@ -54,7 +56,10 @@ class Weights:
         progress: Callable[[float], None] | None = None,
     ) -> None:
         self.path = path
-        check_file(path)
+        header = check_file(path)
+        check_sane(header)
+        if not is_usual(header):
+            probe(path)
         servers = Servers(settings.servers) if settings.servers else None
         try:
             self.model = _load(path, _params(settings, servers), progress)
@@ -133,20 +138,13 @@ def _free(model: int, servers: Servers | None) -> None:
         servers.release()
 
 
-def check_file(path: Path) -> None:
-    """Refuse what is no GGUF file before llama.cpp sees it.
+def check_file(path: Path) -> Header:
+    """Refuse what is no GGUF file, or a damaged one, before llama.cpp sees it.
+
+    Returns:
+        Its header; of a model in shards that of all of them.
 
     Raises:
-        ModelFileError: where the file is missing, cannot be read, or begins with other bytes.
+        ModelFileError: where the file is missing, cannot be read, or says what cannot be.
     """
-    if not path.exists():
-        raise ModelFileError(f"{path}: no such file")
-    if not path.is_file():
-        raise ModelFileError(f"{path}: not a file")
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error
-    if magic != b"GGUF":
-        raise ModelFileError(f"{path}: not a GGUF file (it does not begin with 'GGUF')")
+    return read_model(path, keep=[TOKENS])

@@ -1,31 +1,17 @@
-"""The metadata at the beginning of a GGUF file, read without llama.cpp and without tensors.
-
-What it reads decides how a file is loaded, and keeps from llama.cpp what would abort the process.
-Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
-"""
+"""Single keys at the beginning of a GGUF file, without a check of the rest."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Collection
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
-FLOAT32, STRING, _ARRAY = 6, 8, 9
-_FORMATS = {
-    0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q",
-    12: "<d",
-}  # fmt: skip
+from .types import ARRAY, NUMBERS, STRING, Value
+
 _LONGEST_TEXT = 1 << 16
 VOCABULARY = 1_000
 """A list of so many strings is a vocabulary, which takes long to read."""
-
-
-class Value(NamedTuple):
-    """A metadata value and its GGUF type (FLOAT32, STRING, ...)."""
-
-    kind: int
-    value: object
 
 
 def read_metadata(
@@ -53,10 +39,10 @@ def read_metadata(
 
 
 def _number(file: BinaryIO, kind: int) -> float:
-    if kind not in _FORMATS:
+    if kind not in NUMBERS:
         raise ValueError(f"no GGUF type: {kind}")
-    form = _FORMATS[kind]
-    (value,) = struct.unpack(form, file.read(struct.calcsize(form)))
+    form = NUMBERS[kind]
+    (value,) = form.unpack(file.read(form.size))
     return value  # type: ignore[no-any-return]
 
 
@@ -76,11 +62,11 @@ def _value(file: BinaryIO, kind: int, most_strings: int) -> object:
     """One value; arrays are skipped and None."""
     if kind == STRING:
         return _text(file)
-    if kind != _ARRAY:
+    if kind != ARRAY:
         return _number(file, kind)
     inner, count = int(_number(file, 4)), int(_number(file, 10))
-    if inner in _FORMATS:
-        file.seek(count * struct.calcsize(_FORMATS[inner]), 1)
+    if inner in NUMBERS:
+        file.seek(count * NUMBERS[inner].size, 1)
     elif inner == STRING and count <= most_strings:
         for _ in range(count):
             _text(file)
