@@ -18,16 +18,24 @@ NAME_PATTERN = r"[^\s=]+"
 def expert_names(tuned: Sequence[str | Path]) -> tuple[str, ...]:
     """Names of experts that are given as files of their tuned models.
 
-    One expert is called "tuned". Several are called like their files without ".gguf" where these
-    names differ and hold neither blanks nor "=", and else expert1, expert2, ...
+    One expert is called "tuned". Several are called like their files without ".gguf", or like the
+    repositories of hf:user/repository-GGUF:QUANT without "-GGUF", where these names differ and
+    hold neither blanks nor "=", and else expert1, expert2, ...
     """
     if len(tuned) == 1:
         return ("tuned",)
-    names = [Path(file).stem for file in tuned]
+    names = [_stem(str(file)) for file in tuned]
     plain = all(name and not any(c.isspace() or c == "=" for c in name) for name in names)
     if plain and len(set(names)) == len(names):
         return tuple(names)
     return tuple(f"expert{number}" for number in range(1, len(tuned) + 1))
+
+
+def _stem(file: str) -> str:
+    name = Path(file).name
+    if file.startswith("hf:") and not name.endswith(".gguf"):
+        return name.partition(":")[0].removesuffix("-GGUF")
+    return Path(name).stem
 
 
 def references_for(tuned: Sequence[File], reference: Sequence[File]) -> list[File]:

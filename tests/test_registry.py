@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from eftlocal.errors import RegistryError
 from eftlocal.options import GenerationOptions, RuntimeOptions
 from eftlocal.registry import PACKAGE, Entry, Expert, Source, load_registry, read_entries
 
-SHIPPED = ["atlas", "atlas-down", "atlas-frontier", "atlas-experts"]
+SHIPPED = list(tomllib.loads((PACKAGE.parent / "models.toml").read_text())["models"])
 TRIO = """
 base = { path = "base.gguf" }
 tuned = { path = "/models/tuned.gguf" }
