@@ -3,6 +3,8 @@
 EftlocalError
 ├── UsageError            a bad option value or a bad request: what is wrong, what is allowed
 ├── RegistryError         models.toml or the named model entry
+├── HubError              a file that the Hugging Face hub or its cache does not give
+│   └── NotDownloaded     a file that is not in the cache yet
 ├── ModelFileError        a file that is missing, truncated, or not a GGUF that loads
 ├── VocabularyMismatch    models whose token ids mean different things
 ├── PromptError           a chat template or conversation that cannot become a prompt
@@ -21,6 +23,14 @@ class UsageError(EftlocalError, ValueError):
 
 class RegistryError(EftlocalError):
     """models.toml is invalid, or names no such model entry."""
+
+
+class HubError(EftlocalError):
+    """A file cannot be had from the Hugging Face hub or its cache; says why, and what to do."""
+
+
+class NotDownloaded(HubError):
+    """A file of the hub is not in the cache yet; says how to get it."""
 
 
 class ModelFileError(EftlocalError):
