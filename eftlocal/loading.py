@@ -13,8 +13,9 @@ from typing import Any
 from . import hub
 from .engine import Engine
 from .ensemble import Ensemble, Roles
-from .errors import ModelFileError, UsageError
-from .experts import expert_names, references_for, resolve_weights
+from .errors import ModelFileError, RegistryError, UsageError
+from .experts import resolve_weights
+from .gguf import real_path
 from .llama import (
     Adapter,
     ContextSettings,
@@ -26,7 +27,8 @@ from .llama import (
 )
 from .model import FusedModel, Parts
 from .options import MAX_DRAFT, GenerationOptions, RuntimeOptions, option_name
-from .registry import DEFAULT_ENTRY, Entry, Expert, Source, load_registry
+from .placement import gpu_layers
+from .registry import DEFAULT_ENTRY, Entry, Source, load_registry
 from .threads import IdleCores
 
 Progress = Callable[[float], None]
@@ -53,7 +55,8 @@ def load(
 
     Args:
         entry: a name of models.toml; "atlas" where no files are given either.
-        base: file of the model whose pre-training is kept.
+        base: file of the model whose pre-training is kept; like all files a path, or
+            hf:user/repository:QUANT, or hf:user/repository/file.gguf.
         tuned: file of the fine-tuned model, or of a LoRA adapter on the reference; a list of them
             for several experts, named as `experts.expert_names` says.
         reference: file of the model it was tuned from; a list with one per tuned model, or one
@@ -66,6 +69,7 @@ def load(
     Raises:
         UsageError: for options that are not allowed, or files and an entry together.
         RegistryError: for an unknown entry or an invalid models.toml.
+        NotDownloaded: for a file of the hub that is not in the cache yet.
         ModelFileError: for a file that is missing or cannot be loaded.
         VocabularyMismatch: where the models' token ids do not mean the same.
     """
@@ -75,7 +79,7 @@ def load(
     chosen = _choose(entry, base, {"tuned": tuned, "reference": reference}, models)
     runtime, generation = _options(chosen, options)
     resolve_weights([expert.name for expert in chosen.experts], generation)
-    plan = _make_plan(chosen)
+    plan = _make_plan(chosen, chosen.name if base is None else None)
     weights = _load_weights(plan, runtime, progress)
     try:
         parts = _put_together(chosen, plan, weights, runtime, started)
@@ -99,29 +103,22 @@ def _choose(
     name: str | None, base: File | None, pair: Mapping[str, Files | None], models: File | None
 ) -> Entry:
     """The entry of that name, or one made of the given files."""
-    lists = {role: _paths(files) for role, files in pair.items()}
-    given = {"base": [] if base is None else [Path(base).expanduser()], **lists}
+    lists = {role: _listed(files) for role, files in pair.items()}
+    given = {"base": _listed(base), **lists}
     if not any(given.values()):
         return load_registry(Path(models) if models else None).find(name or DEFAULT_ENTRY)
     if name is not None:
         raise UsageError("give either a model entry or files (base, tuned, reference), not both")
-    missing = [role for role, paths in given.items() if not paths]
+    missing = [role for role, files in given.items() if not files]
     if missing:
         raise UsageError(f"{' and '.join(missing)} missing: base, tuned and reference go together")
-    names = expert_names(given["tuned"])
-    references = references_for(given["tuned"], given["reference"])
-    experts = tuple(
-        Expert(name, Source(path=tuned), Source(path=reference))
-        for name, tuned, reference in zip(names, given["tuned"], references, strict=True)
-    )
-    return Entry(given["base"][0].name, base=Source(path=given["base"][0]), experts=experts)
+    return Entry.from_files(given["base"][0], given["tuned"], given["reference"])
 
 
-def _paths(files: Files | None) -> list[Path]:
+def _listed(files: Files | None) -> list[File]:
     if files is None:
         return []
-    listed = [files] if isinstance(files, str | Path) else files
-    return [Path(file).expanduser() for file in listed]
+    return [files] if isinstance(files, str | Path) else list(files)
 
 
 def _options(entry: Entry, given: Mapping[str, Any]) -> tuple[RuntimeOptions, GenerationOptions]:
@@ -147,12 +144,12 @@ class _Key:
 
     Attributes:
         path: the file of the weights.
-        style: of the prompt, "template" or "plain".
+        style: of the prompt, see `Entry.style`.
         adapter, scale: what is added to the weights.
     """
 
     path: Path
-    style: str
+    style: str | Path
     adapter: Path | None = None
     scale: float = 1.0
 
@@ -182,34 +179,39 @@ class _Plan:
         return roles
 
 
-def _make_plan(entry: Entry) -> _Plan:
-    plain = "plain" if entry.prompt == "tuned-only" else "template"
-    base = _locate_model(entry.base, "base")
+def _make_plan(entry: Entry, name: str | None) -> _Plan:
+    """Find the files of an entry; `name` is what `eftlocal pull` knows it by, if it does."""
+    base = _locate_model(entry.base, "base", name)
     files = {"base": base}
     pairs = []
     for expert in entry.experts:
         prefix = f"{expert.name} " if len(entry.experts) > 1 else ""
-        tuned = _locate(expert.tuned)
-        reference = _locate_model(expert.reference, "reference")
+        tuned = _locate(expert.tuned, name)
+        reference = _locate_model(expert.reference, "reference", name)
         files |= {f"{prefix}tuned": tuned, f"{prefix}reference": reference}
         scale = expert.tuned.scale
         if scale is None and not is_adapter(tuned):
-            key = _Key(tuned, "template")
+            key = _Key(tuned, entry.style("tuned"))
         else:
-            key = _Key(reference, "template", tuned, 1.0 if scale is None else scale)
-        pairs.append((key, _Key(reference, plain)))
-    return _Plan(_Key(base, plain), tuple(pairs), files)
+            key = _Key(reference, entry.style("tuned"), tuned, 1.0 if scale is None else scale)
+        pairs.append((key, _Key(reference, entry.style("reference"))))
+    for style in entry.templates.values():
+        if isinstance(style, Path) and not style.is_file():
+            raise RegistryError(f"{entry.name}: there is no chat template {style}")
+    return _Plan(_Key(base, entry.style("base")), tuple(pairs), files)
 
 
-def _locate(source: Source) -> Path:
+def _locate(source: Source, name: str | None) -> Path:
     """The file; symbolic links are followed, so that one file has one path."""
     if source.path is not None:
-        return source.path.resolve() if source.path.exists() else source.path
-    return hub.resolve(source.hf or "", source.file or "")
+        return real_path(source.path) if source.path.exists() else source.path
+    if source.file is None:
+        source = hub.find_file(source)
+    return hub.resolve(source.hf or "", source.file or "", source.revision, name)
 
 
-def _locate_model(source: Source, role: str) -> Path:
-    path = _locate(source)
+def _locate_model(source: Source, role: str, name: str | None) -> Path:
+    path = _locate(source, name)
     if is_adapter(path):
         raise ModelFileError(f"{path}: an adapter, not a whole model; only tuned can be one")
     return path
@@ -220,15 +222,15 @@ def _load_weights(
 ) -> dict[Path, Weights]:
     """Load every file once; the progress of all files is one number from 0 to 1."""
     roles = plan.weights
+    layers = gpu_layers(plan.files, roles, runtime)
     sizes = {path: path.stat().st_size if path.is_file() else 0 for path in roles}
     total = sum(sizes.values()) or 1
     loaded: dict[Path, Weights] = {}
     done = 0
     try:
         for path, role in roles.items():
-            layers = getattr(runtime, f"{role}_gpu_layers")
             settings = WeightsSettings(
-                runtime.gpu_layers if layers is None else layers,
+                layers[path],
                 runtime.mmap,
                 runtime.mlock,
                 runtime.rpc_servers if role == "base" else (),
@@ -266,6 +268,7 @@ def _put_together(
         tuned=weights[plan.experts[0][0].path],
         experts=tuple(expert.name for expert in entry.experts),
         load_seconds=time.perf_counter() - started,
+        think=entry.think,
     )
 
 

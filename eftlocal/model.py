@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,7 +14,14 @@ from .experts import resolve_weights
 from .generation import Request
 from .llama import Weights
 from .options import GenerationOptions, RuntimeOptions
-from .prompts import Message, PromptEncoder, check_messages, plain_transcript
+from .prompts import (
+    Message,
+    PromptEncoder,
+    check_messages,
+    plain_transcript,
+    without_thinking,
+)
+from .reasoning import opens_block
 from .stream import Completion, Stream
 from .templates import ChatTemplate
 
@@ -29,20 +37,22 @@ class Parts:
         engine: over the entry's contexts.
         weights: every loaded file once.
         files: role -> path.
-        styles: per context, "template" or "plain".
+        styles: per context, "template" (of the tuned model's file), "plain", or a Jinja file.
         tuned: the weights whose chat template and vocabulary are used.
         experts: the names of the experts.
         load_seconds: how long loading took.
+        think: what a terminal does with <think> blocks, as `Entry.think` says.
     """
 
     name: str
     engine: Engine
     weights: tuple[Weights, ...]
     files: Mapping[str, str]
-    styles: tuple[str, ...]
+    styles: tuple[str | Path, ...]
     tuned: Weights
     experts: tuple[str, ...]
     load_seconds: float
+    think: str = "dim"
 
 
 class FusedModel:
@@ -64,12 +74,14 @@ class FusedModel:
         self.runtime = runtime
         self.options = options
         self.load_seconds = parts.load_seconds
+        self.think = parts.think
         self.engine = parts.engine
         self.vocabulary = parts.tuned.vocabulary
         self.n_ctx = parts.engine.ensemble.n_ctx
         self.n_vocab = parts.engine.ensemble.n_vocab
-        self._template: ChatTemplate | None = None
-        self._encoder = PromptEncoder(self.vocabulary, runtime.parallel)
+        self._templates: dict[str | Path, ChatTemplate] = {}
+        capacity = runtime.parallel * len(set(parts.styles))
+        self._encoder = PromptEncoder(self.vocabulary, capacity)
         self._streams: list[Stream] = []
         self._is_open = True
 
@@ -86,13 +98,16 @@ class FusedModel:
         """Continue a prompt; see `stream_complete`."""
         return _run(self.stream_complete(prompt, **options))
 
-    def stream_chat(self, messages: Sequence[Message], **options: Any) -> Stream:
+    def stream_chat(
+        self, messages: Sequence[Message], *, keep_thinking: bool = False, **options: Any
+    ) -> Stream:
         """Answer a conversation, token by token.
 
         A model runs `parallel` streams at once; one more ends the oldest.
 
         Args:
             messages: {"role": "system" | "user" | "assistant", "content": text} each.
+            keep_thinking: leave <think> blocks at the start of earlier replies in the prompt.
             **options: fields of `GenerationOptions`, and on_prefill(done, total).
 
         Raises:
@@ -102,16 +117,20 @@ class FusedModel:
         """
         self._check_open()
         check_messages(messages)
-        texts = {"template": self._chat_template().render(messages)}
-        if "plain" in self._parts.styles:
-            texts["plain"] = plain_transcript(messages)
+        if not keep_thinking:
+            messages = without_thinking(messages)
+        texts = {
+            style: self._render(style, messages) for style in dict.fromkeys(self._parts.styles)
+        }
         ids = {style: self._encoder.encode(text) for style, text in texts.items()}
-        stream = self._start(tuple(ids[style] for style in self._parts.styles), options)
+        prompts = tuple(ids[style] for style in self._parts.styles)
+        stream = self._start(prompts, options, any(map(opens_block, texts.values())))
 
         def remember(completion: Completion) -> None:
             if not stream.text_was_cut:
                 reply = [t for t in completion.tokens if t not in self.engine.eog]
-                self._encoder.remember(texts["template"], ids["template"], completion.text, reply)
+                for style in texts.keys() - {"plain"}:
+                    self._encoder.remember(texts[style], ids[style], completion.text, reply)
 
         stream.on_end(remember)
         return stream
@@ -134,7 +153,12 @@ class FusedModel:
             ids = tuple(int(token) for token in prompt)
         return self._start((ids,) * len(self._parts.styles), options)
 
-    def _start(self, prompts: tuple[tuple[int, ...], ...], options: dict[str, Any]) -> Stream:
+    def _start(
+        self,
+        prompts: tuple[tuple[int, ...], ...],
+        options: dict[str, Any],
+        thinking_opened: bool = False,
+    ) -> Stream:
         on_prefill: OnPrefill | None = options.pop("on_prefill", None)
         settings = self.options.updated(options)
         self._streams = [stream for stream in self._streams if stream.is_running]
@@ -143,22 +167,33 @@ class FusedModel:
             self._streams.pop(0).close()
         weights = resolve_weights(self.experts, settings)
         request = Request(prompts, settings, weights, on_prefill=on_prefill)
-        stream = Stream(self.engine, request, self.vocabulary)
+        stream = Stream(self.engine, request, self.vocabulary, thinking_opened)
         self._streams.append(stream)
         return stream
 
-    def _chat_template(self) -> ChatTemplate:
-        if self._template is None:
-            source = self._parts.tuned.chat_template()
-            if not source:
-                raise PromptError(
-                    f"{self._parts.tuned.path} has no chat template; use `complete`, "
-                    "or a tuned model (for an adapter: a reference) that has one"
-                )
-            self._template = ChatTemplate(
-                source, self._marker(self.vocabulary.bos), self._marker(self.vocabulary.eos)
+    def _render(self, style: str | Path, messages: Sequence[Message]) -> str:
+        """A conversation in one of `Parts.styles`."""
+        if style == "plain":
+            return plain_transcript(messages)
+        if style not in self._templates:
+            markers = (self._marker(token) for token in (self.vocabulary.bos, self.vocabulary.eos))
+            self._templates[style] = ChatTemplate(self._template_source(style), *markers)
+        return self._templates[style].render(messages)
+
+    def _template_source(self, style: str | Path) -> str:
+        if isinstance(style, Path):
+            try:
+                return style.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise PromptError(f"the chat template {style} cannot be read: {error}") from error
+        source = self._parts.tuned.chat_template()
+        if not source:
+            raise PromptError(
+                f"{self._parts.tuned.path} has no chat template; use `complete`, "
+                "or a tuned model (for an adapter: a reference) that has one, or "
+                "`templates` in a model entry"
             )
-        return self._template
+        return source
 
     def _marker(self, token: int) -> str:
         return self.vocabulary.piece(token, special=True).decode() if token >= 0 else ""

@@ -70,7 +70,7 @@ class RuntimeOptions(_Updatable):
 
     Attributes:
         ctx: context length in tokens; 0 takes what every model was trained for (at most 8,192).
-        gpu_layers: "auto" or "all" (everything, where a GPU is there), or a number of layers.
+        gpu_layers: "auto" (what fits on GPUs, small models first), "all", or a number of layers.
         base_gpu_layers, tuned_gpu_layers, reference_gpu_layers: the same for one role.
         threads: 0 takes the physical cores that this process may use and that others leave idle.
         batch: prompt tokens evaluated per call; Ctrl-C is heard between two calls.

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from . import reasoning
 from .errors import PromptError
 
 Message = Mapping[str, str]
@@ -45,6 +46,20 @@ def check_messages(messages: Sequence[Message]) -> None:
             raise PromptError(f"message {number} has role {role!r}; use {', '.join(_ROLES)}")
         if not isinstance(content, str):
             raise PromptError(f"message {number} has no text content")
+
+
+def without_thinking(messages: Sequence[Message]) -> list[Message]:
+    """The conversation with the answers alone where replies begin with a <think> block.
+
+    Qwen3's and DeepSeek's templates drop the thinking of earlier replies, too; others and plain
+    transcripts would show it.
+    """
+    return [
+        {**message, "content": reasoning.split(message["content"])[1]}
+        if message["role"] == "assistant"
+        else message
+        for message in messages
+    ]
 
 
 def plain_transcript(messages: Sequence[Message]) -> str:

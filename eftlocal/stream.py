@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from . import reasoning
 from .diagnostics import Trace
 from .engine import Engine
 from .generation import Generation, Request, TokenEvent
@@ -52,6 +53,7 @@ class Completion:
         finish_reason: "stop", "length" or "cancelled".
         context_full: "length" because the context ended, not because of max_tokens.
         timings: how long it took.
+        thinking_opened: the prompt opened a <think> block, so the text begins inside it.
     """
 
     text: str
@@ -63,6 +65,17 @@ class Completion:
     finish_reason: str
     context_full: bool
     timings: Timings
+    thinking_opened: bool = False
+
+    @property
+    def thinking(self) -> str:
+        """The <think> block that the text begins with; "" where there is none."""
+        return reasoning.split(self.text, self.thinking_opened)[0]
+
+    @property
+    def answer(self) -> str:
+        """The text after its <think> block; the text itself where there is none."""
+        return reasoning.split(self.text, self.thinking_opened)[1]
 
 
 class Stream(Iterator[TokenEvent]):
@@ -70,10 +83,18 @@ class Stream(Iterator[TokenEvent]):
 
     Attributes:
         request: what was asked for.
+        thinking_opened: see `Completion.thinking_opened`.
     """
 
-    def __init__(self, engine: Engine, request: Request, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        request: Request,
+        vocabulary: Vocabulary,
+        thinking_opened: bool = False,
+    ) -> None:
         self._engine = engine
+        self.thinking_opened = thinking_opened
         self._vocabulary = vocabulary
         self._text = TextStream(request.options.stop)
         self._events: list[TokenEvent] = []
@@ -163,6 +184,7 @@ class Stream(Iterator[TokenEvent]):
             finish_reason=generation.finish_reason or "cancelled",
             context_full=generation.context_full,
             timings=_timings(generation, len(prompt)),
+            thinking_opened=self.thinking_opened,
         )
 
 

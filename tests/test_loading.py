@@ -270,5 +270,8 @@ def test_models_that_are_not_downloaded_say_how_to_get_them(tmp_path: Path, trio
     text = file.read_text().replace(str(trio.base), "x")
     hub = 'base = { hf = "nobody/nothing-GGUF", file = "nothing.Q8_0.gguf" }'
     file.write_text(text.replace('base = { path = "x" }', hub))
-    with pytest.raises(eftlocal.RegistryError, match="hf download nobody/nothing-GGUF nothing"):
+    with pytest.raises(eftlocal.NotDownloaded, match=r"nothing-GGUF/nothing.*eftlocal pull mine$"):
         eftlocal.load("mine", models=file)
+    one = "hf:nobody/nothing-GGUF/nothing.Q8_0.gguf"
+    with pytest.raises(eftlocal.NotDownloaded, match=f"eftlocal pull {one}$"):
+        eftlocal.load(base=one, tuned=trio.tuned, reference=trio.reference)

@@ -22,7 +22,9 @@ NAMES = [
     "EftlocalError",
     "FusedModel",
     "GenerationOptions",
+    "HubError",
     "ModelFileError",
+    "NotDownloaded",
     "PromptError",
     "RegistryError",
     "RuntimeOptions",
@@ -87,7 +89,7 @@ def test_the_fields_of_results_are_pinned() -> None:
     ]  # fmt: skip
     assert fields("Completion") == [
         "text", "tokens", "logprobs", "alphas", "traces", "prompt_tokens", "finish_reason",
-        "context_full", "timings",
+        "context_full", "timings", "thinking_opened",
     ]  # fmt: skip
     assert fields("Timings") == [
         "prompt_tokens", "cached_tokens", "prompt_seconds", "generated_tokens",

@@ -18,6 +18,7 @@ from .interrupts import Interrupts
 from .options import Arguments, SectionCommand, check_text, model_options, option, read_piped_text
 from .session import Session
 from .state import SavedChat, autosave_file, last_chat, read_chat, read_text, remove_old_chats
+from .thinking import think_option
 from .tracing import TracedSession, make_traced, open_trace, trace_option
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class _Wishes:
 
     system: str | None
     trace: str | None
+    think: str | None
     resume: bool
     keep_history: bool
     as_json: bool
@@ -71,17 +73,17 @@ class _Wishes:
     envvar=None,
     help="With a prompt: print one JSON object at the end.",
 )
+@think_option()
 @trace_option()
 @model_options
 def chat(
     prompt: str | None,
     system_prompt: str | None,
     system_prompt_file: str | None,
-    resume: bool,
-    no_history: bool,
-    as_json: bool,
+    think: str | None,
     trace: str | None,
     arguments: Arguments,
+    **flags: bool,
 ) -> None:
     """Talk to the fused model; with PROMPT answer once and exit.
 
@@ -89,7 +91,8 @@ def chat(
     a terminal too.
     """
     system = _system_prompt(system_prompt, system_prompt_file)
-    wishes = _Wishes(system, trace, resume, keep_history=not no_history, as_json=as_json)
+    resume, keep_history, as_json = flags["resume"], not flags["no_history"], flags["as_json"]
+    wishes = _Wishes(system, trace, think, resume, keep_history, as_json)
     interactive = prompt is None and sys.stdin.isatty()
     question = "" if interactive else _question(prompt)
     if interactive and (as_json or not sys.stdout.isatty()):
@@ -108,6 +111,7 @@ def chat(
         model = _prepared(model, writer)
         session = kind(arguments, reload, model, saved.conversation, dict(saved.options))
         session.autosave, session.trouble = path, trouble
+        session.think = wishes.think
         if isinstance(session, TracedSession):
             session.writer = writer
         try:
@@ -192,7 +196,8 @@ def _new_autosave() -> tuple[Path | None, str]:
 
 def _answer(session: Session, question: str, wishes: _Wishes, interrupts: Interrupts) -> None:
     """Print one answer."""
-    manner = OneShot(wishes.as_json, reply=True, verbose=session.arguments.verbose > 0)
+    arguments = session.arguments
+    manner = OneShot(wishes.as_json, True, arguments.verbose > 0, wishes.think, arguments.color)
 
     def deliver(start: StartStream) -> Completion:
         return answer_once(session.model, start, manner, interrupts)

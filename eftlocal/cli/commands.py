@@ -12,6 +12,7 @@ import click
 
 from ..errors import EftlocalError, UsageError
 from ..options import option_name
+from ..registry import THINK
 from .controller import Chat, clipped
 from .output import timing_lines
 from .state import write_chat
@@ -131,15 +132,28 @@ def _set(chat: Chat, text: str) -> None:
     name = what.lstrip("-").replace("-", "_")
     if not name:
         raise UsageError("use /set parameter NAME VALUE or /set system TEXT; /show lists the names")
+    if name == "think":
+        _set_think(chat, rest.strip())
+        return
     if name in RUNTIME:
         flag = "--" + name.replace("_", "-")
         raise UsageError(f"{name} is fixed while a model is loaded; start with {flag}")
     if name not in PARAMETERS:
-        raise UsageError(f"unknown parameter {name!r}; known: {', '.join(PARAMETERS)}")
+        raise UsageError(f"unknown parameter {name!r}; known: {', '.join(PARAMETERS)}, think")
     field = PARAMETERS[name]
     if rest.strip():
         chat.session.set_option(field, parse_value(field, rest.strip()))
     chat.face.note(f"[{name} = {_shown(getattr(chat.session.settings, field))}]")
+
+
+def _set_think(chat: Chat, value: str) -> None:
+    """Set what is shown of <think> blocks; it is no option of the models."""
+    session = chat.session
+    if value not in ("", "default", *THINK):
+        raise UsageError(f"think: {value!r} is not allowed; use {', '.join(THINK)} or default")
+    if value:
+        session.think = None if value == "default" else value
+    chat.face.note(f"[think = {session.think or session.model.think}]")
 
 
 def parse_value(name: str, text: str) -> object:
@@ -198,6 +212,8 @@ def _show(chat: Chat, _: str) -> None:
     for name, field in PARAMETERS.items():
         mark = "  (set here)" if field in session.options else ""
         rows.append((name, _shown(getattr(settings, field)) + mark))
+    mark = "  (set here)" if session.think else ""
+    rows.append(("think", (session.think or model.think) + mark))
     width = max(18, *(len(name) for name, _ in rows)) + 2
     chat.face.say("\n".join(f"{name:<{width}}{value}" for name, value in rows))
 

@@ -9,6 +9,7 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion, Path
 from prompt_toolkit.document import Document
 
 from ..errors import EftlocalError
+from ..registry import THINK
 from .commands import COMMANDS, PARAMETERS
 from .tables import GENERATION
 
@@ -57,10 +58,13 @@ class SlashCompleter(Completer):
             return {"parameter": "an option of replies", "system": "the system prompt"}
         if len(words) == 2 and words[0] == "parameter":
             settings = self._session.settings
-            return {
+            options = {
                 name: f"{getattr(settings, field)}: {GENERATION[field][1]}"
                 for name, field in PARAMETERS.items()
             }
+            return options | {"think": "What is shown of <think> blocks."}
+        if len(words) == 3 and words[:2] == ["parameter", "think"]:
+            return dict.fromkeys((*THINK, "default"), "")
         if words[0] == "parameter" and words[1] == "weight":
             return dict.fromkeys((f"{name}=" for name in self._session.model.experts), "an expert")
         if len(words) == 3 and words[0] == "parameter" and words[1] in PARAMETERS:

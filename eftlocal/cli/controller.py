@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import ContextFull, EftlocalError
 from .output import context_full_note, plain_text, timing_lines
 from .session import Deliver, Session
+from .thinking import unfinished_note
 
 if TYPE_CHECKING:
     from .. import Completion
@@ -96,8 +97,10 @@ class Chat:
             self.face.warn(context_full_note(completion, self.session.model.n_ctx, ROOM))
         elif completion.finish_reason == "length":
             self.face.note(f"[cut at max_tokens = {self.session.settings.max_tokens}]")
-        elif not completion.text.strip():
+        elif not (completion.answer.strip() or completion.thinking):
             self.face.note("[empty reply]")
+        if note := unfinished_note(completion):
+            self.face.note(f"[{note}]")
         if self.verbose:
             first = self.session.totals.replies == 1
             load_seconds = self.session.model.load_seconds if first else None

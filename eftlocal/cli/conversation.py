@@ -19,6 +19,7 @@ class Turn:
         stopped: the user ended the reply with Ctrl-C; `reply` is what there was by then.
         regenerations: how often the reply was asked for again; part of its seed.
         context_tokens: tokens of the context that prompt and reply took, 0 where unknown.
+        thinking: the <think> block before `reply`; saved, but no part of later prompts.
     """
 
     user: str
@@ -26,6 +27,7 @@ class Turn:
     stopped: bool = False
     regenerations: int = 0
     context_tokens: int = 0
+    thinking: str = ""
 
 
 @dataclass(slots=True)
@@ -54,6 +56,8 @@ class Conversation:
             messages.append(_message("system", self.system))
         for turn in self.turns:
             reply: dict[str, Any] = _message("assistant", turn.reply)
+            if turn.thinking:
+                reply["thinking"] = turn.thinking
             if turn.stopped:
                 reply["stopped"] = True
             if turn.regenerations:
@@ -102,9 +106,11 @@ def _is_message(item: object) -> bool:
 
 def _turn(user: dict[str, Any], reply: dict[str, Any]) -> Turn:
     regenerations = reply.get("regenerations", 0)
+    thinking = reply.get("thinking", "")
     return Turn(
         user=user["content"],
         reply=reply["content"],
         stopped=reply.get("stopped") is True,
         regenerations=regenerations if type(regenerations) is int and regenerations >= 0 else 0,
+        thinking=thinking if isinstance(thinking, str) else "",
     )

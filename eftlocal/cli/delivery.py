@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .downloads import offer
 from .interrupts import Interrupts
-from .output import Progress, ReplyWriter, completion_json, context_full_note, timing_lines
+from .output import (
+    Progress,
+    ReplyWriter,
+    completion_json,
+    context_full_note,
+    timing_lines,
+    wants_color,
+)
+from .thinking import ThinkingWriter, think_style, unfinished_note
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +73,8 @@ def deliver(start: StartStream, writer: ReplyWriter | None, interrupts: Interrup
 
     with interrupts.during():
         stream = start(progress)
+        if writer is not None:
+            writer.begin(stream.thinking_opened)
         interrupts.cancel_with(stream.cancel)
         try:
             for count, event in enumerate(stream, 1):
@@ -84,11 +95,18 @@ def deliver(start: StartStream, writer: ReplyWriter | None, interrupts: Interrup
 
 @dataclass(frozen=True, slots=True)
 class OneShot:
-    """How one text is printed: as JSON, as a chat's reply or as it is, with timings."""
+    """How one text is printed: as JSON, as a chat's reply or as it is, with timings.
+
+    Attributes:
+        think: what the user asked for with --think; only for a reply.
+        color: what --color says.
+    """
 
     as_json: bool
     reply: bool
     verbose: bool
+    think: str | None = None
+    color: str = "auto"
 
 
 def answer_once(
@@ -99,10 +117,12 @@ def answer_once(
     Raises:
         KeyboardInterrupt: after Ctrl-C; what there was by then is printed.
     """
-    writer = None if manner.as_json else ReplyWriter(sys.stdout, manner.reply)
+    writer = None if manner.as_json else _writer(model, manner)
     completion = deliver(start, writer, interrupts)
     if manner.as_json:
-        click.echo(completion_json(completion, model.load_seconds))
+        click.echo(completion_json(completion, model.load_seconds, manner.reply))
+    elif manner.reply and (note := unfinished_note(completion)):
+        click.echo(f"eftlocal: {note}", err=True)
     if completion.context_full:
         remedy = "a shorter prompt or a larger --ctx makes room"
         click.echo(f"eftlocal: {context_full_note(completion, model.n_ctx, remedy)}", err=True)
@@ -115,8 +135,20 @@ def answer_once(
     return completion
 
 
+def _writer(model: FusedModel, manner: OneShot) -> ReplyWriter:
+    """Return what prints a text on standard output."""
+    if not manner.reply:
+        return ReplyWriter(sys.stdout, reply=False)
+    style = think_style(manner.think, model, sys.stdout)
+    return ThinkingWriter(sys.stdout, style, wants_color(manner.color, sys.stdout))
+
+
 def run_with_model(arguments: Arguments, work: Callable[[FusedModel, Interrupts], None]) -> None:
-    """Load a model, do `work` with it, and close it, with Ctrl-C deferred throughout."""
+    """Load a model, do `work` with it, and close it, with Ctrl-C deferred throughout.
+
+    Files that are missing are offered for download first.
+    """
+    offer(arguments)
     with Interrupts() as interrupts:
         model = load_model(arguments, interrupts)
         with model:

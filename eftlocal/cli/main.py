@@ -23,6 +23,10 @@ COMMANDS = {
     "chat": ("eftlocal.cli.chat", "Talk to the fused model, or ask it one question."),
     "complete": ("eftlocal.cli.complete", "Continue a raw text, without a chat template."),
     "explain": ("eftlocal.cli.explain", "Show what every model wanted at each token of a reply."),
+    "models": ("eftlocal.cli.models", "List, show, add and remove model entries."),
+    "doctor": ("eftlocal.cli.doctor", "Check this installation, its memory and model entries."),
+    "pull": ("eftlocal.cli.pull", "Download the files of a model entry."),
+    "verify": ("eftlocal.cli.verify", "Compare model files with the hub and their hashes."),
     "bench": ("eftlocal.cli.bench", "Measure speed and memory on this machine."),
 }
 """Command -> (module that defines it under the same name, line for `eftlocal --help`)."""

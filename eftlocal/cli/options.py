@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from click.core import ParameterSource
 from ..errors import UsageError
 from ..experts import expert_names, references_for, resolve_weights
 from ..options import GenerationOptions, RuntimeOptions, option_name
-from ..registry import DEFAULT_ENTRY, load_registry
+from ..registry import DEFAULT_ENTRY, Source, load_registry
 from .tables import GENERATION, ROLE_HELP, RUNTIME, SEVERAL, SWITCH
 from .types import EntryName, ParamType
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .. import FusedModel
 
 Files = Mapping[str, str | list[str]]
-"""Role -> path of a GGUF; with several experts `tuned` has a list, and `reference` may."""
+"""Role -> GGUF, a path or hf:user/repository...; several experts make lists of the small roles."""
 
 _CLICK_TYPES = (
     type(click.FLOAT),
@@ -50,6 +50,7 @@ class Arguments:
         runtime, generation: changes to RuntimeOptions and GenerationOptions.
         verbose: 1 shows timings on stderr, 2 llama.cpp's own log too.
         color: "auto", "on" or "off".
+        pull: whether to download missing files without asking.
     """
 
     entry: str | None
@@ -59,6 +60,7 @@ class Arguments:
     generation: dict[str, Any]
     verbose: int
     color: str
+    pull: bool = False
 
     @property
     def names_model(self) -> bool:
@@ -68,7 +70,9 @@ class Arguments:
     @property
     def label(self) -> str:
         """What to call the model before it is loaded."""
-        return Path(str(self.files["base"])).name if self.files else self.entry or DEFAULT_ENTRY
+        if self.files:
+            return Source.parse(str(self.files["base"])).label
+        return self.entry or DEFAULT_ENTRY
 
     def check(self) -> None:
         """Check, before anything is loaded, that the weights fit the experts.
@@ -164,6 +168,8 @@ def _declarations() -> list[Decorator]:
                help=f"Model entry.  [default: {DEFAULT_ENTRY}]"),
         option("--models", "models", type=click.Path(), metavar="FILE", section="Model",
                help="Read model entries from this models.toml too."),
+        option("--pull", is_flag=True, section="Model",
+               help="Download files that are missing without asking; see eftlocal pull."),
     ]  # fmt: skip
     for role, text in ROLE_HELP.items():
         path, several = click.Path(), role != "base"
@@ -171,6 +177,12 @@ def _declarations() -> list[Decorator]:
             option(f"--{role}", role, type=path, metavar="FILE", section="Model", help=text,
                    multiple=several)
         )  # fmt: skip
+    declared.append(
+        option("--hf-repo", "-hf", "hub", metavar="USER/REPO[:QUANT]", section="Model",
+               multiple=True, envvar=None,
+               help="A GGUF of the Hugging Face hub. Each -hf fills the next role that has no file "
+               "yet: base, tuned, reference; so three of them name a whole model.")
+    )  # fmt: skip
     declared += [
         _field_option(GenerationOptions(), name, kind, text, "Generation")
         for name, (kind, text) in GENERATION.items()
@@ -217,6 +229,7 @@ def _gather(context: click.Context, given: dict[str, Any]) -> Arguments:
         generation=_pop_given(given, GENERATION),
         verbose=given.pop("verbose"),
         color=given.pop("color"),
+        pull=given.pop("pull"),
     )
     for name in ("weight", "logit_bias"):
         if name in arguments.generation:
@@ -232,8 +245,12 @@ def _chosen(context: click.Context, given: dict[str, Any]) -> tuple[str | None, 
     entry = given.pop("entry")
     named = {role: given.pop(role) for role in ROLE_HELP}
     named = {role: paths for role, paths in named.items() if paths}
+    if hub := given.pop("hub"):
+        named = {role: paths for role, paths in named.items() if _on_command_line(context, role)}
+        named = with_hub(named, hub)
     if entry and named:
-        by_hand = [name for name in ("entry", *named) if _on_command_line(context, name)]
+        names = ("entry", "hub", *named)
+        by_hand = [name for name in names if _on_command_line(context, name)]
         if ("entry" in by_hand and len(by_hand) > 1) or not by_hand:
             raise UsageError("give --model, or --base, --tuned and --reference, not both")
         entry, named = (entry, {}) if "entry" in by_hand else (None, named)
@@ -243,11 +260,28 @@ def _chosen(context: click.Context, given: dict[str, Any]) -> tuple[str | None, 
     if missing:
         raise UsageError(f"{missing} missing: a model is a base, a tuned and a reference file")
     references_for(named["tuned"], named["reference"])
+    for file in (named["base"], *named["tuned"], *named["reference"]):
+        Source.parse(file)
     files: dict[str, str | list[str]] = {"base": named["base"]}
     for role in ("tuned", "reference"):
         paths = named[role]
         files[role] = paths[0] if len(paths) == 1 else list(paths)
     return entry, files
+
+
+def with_hub(named: dict[str, Any], hub: Sequence[str]) -> dict[str, Any]:
+    """Give the repositories of -hf to the roles that have no file, in the order of ROLE_HELP."""
+    free = [role for role in ROLE_HELP if role not in named]
+    if len(hub) > len(free):
+        left = " and ".join(free) or "no role"
+        raise UsageError(
+            f"-hf is given {len(hub)} times, but only {left} has no file; for several experts "
+            "write --tuned hf:USER/REPO"
+        )
+    for role, repository in zip(free, hub, strict=False):
+        file = repository if repository.startswith("hf:") else f"hf:{repository}"
+        named[role] = file if role == "base" else (file,)
+    return named
 
 
 def _pop_given(given: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:

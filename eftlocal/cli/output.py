@@ -62,8 +62,14 @@ class ReplyWriter:
         self._wrap = WordWrap(terminal_width) if wraps else None
         self._last = ""
 
+    def begin(self, thinking_opened: bool) -> None:
+        """Say, before the first piece, whether the prompt opened a <think> block."""
+
     def write(self, text: str) -> None:
         """Print one piece at once."""
+        self._print(text)
+
+    def _print(self, text: str, dim: bool = False) -> None:
         if self._filter:
             text = plain_text(text)
         if self._trim:
@@ -71,7 +77,8 @@ class ReplyWriter:
         if text:
             self._trim = False
             self._last = text[-1]
-            self._out.write(self._wrap.feed(text) if self._wrap else text)
+            shown = self._wrap.feed(text) if self._wrap else text
+            self._out.write(styled(shown, "dim", dim))
             self._out.flush()
 
     def finish(self) -> None:
@@ -158,11 +165,16 @@ def _rate(tokens: int, seconds: float) -> str:
     return f"{tokens / seconds:,.1f} tokens/s" if seconds > 0 and tokens > 1 else "- tokens/s"
 
 
-def completion_json(completion: Completion, load_seconds: float) -> str:
-    """Return a completion as the line that `--json` prints."""
+def completion_json(completion: Completion, load_seconds: float, reply: bool = False) -> str:
+    """Return a completion as the line that `--json` prints.
+
+    A reply that begins with a <think> block has that as `thinking`, and its answer as `text`.
+    """
     timings = completion.timings
-    content: dict[str, Any] = {
-        "text": completion.text,
+    content: dict[str, Any] = {"text": completion.text}
+    if reply and completion.answer != completion.text:
+        content = {"text": completion.answer, "thinking": completion.thinking}
+    content |= {
         "prompt_tokens": list(completion.prompt_tokens),
         "tokens": list(completion.tokens),
         "logprobs": list(completion.logprobs),

@@ -78,6 +78,7 @@ class Session:
         last: the last completion, for /stats.
         autosave: where the conversation is saved after each turn; None is nowhere.
         trouble: why autosaving ended, until it was shown.
+        think: what happens to <think> blocks: "show", "dim" or "hide"; None is as the entry says.
     """
 
     arguments: Arguments
@@ -87,6 +88,7 @@ class Session:
     options: dict[str, Any] = field(default_factory=dict)
     autosave: Path | None = None
     trouble: str = ""
+    think: str | None = None
     attachments: list[Attachment] = field(default_factory=list)
     last: Completion | None = None
     totals: Totals = field(default_factory=Totals)
@@ -201,7 +203,10 @@ class Session:
         """Return what a file of this conversation holds."""
         files: dict[str, str | list[str]] = {}
         for role, paths in self.arguments.files.items():
-            resolved = [str(Path(path).resolve()) for path in listed(paths)]
+            resolved = [
+                path if path.startswith("hf:") else str(Path(path).resolve())
+                for path in listed(paths)
+            ]
             files[role] = resolved[0] if isinstance(paths, str) else resolved
         entry = None if files else self.model.name
         return SavedChat(self.conversation, entry, files, self.options)
@@ -267,8 +272,9 @@ def _is_nothing(completion: Completion) -> bool:
 def _turn(user: str, completion: Completion, regenerations: int) -> Turn:
     return Turn(
         user=user,
-        reply=completion.text,
+        reply=completion.answer,
         stopped=completion.finish_reason == "cancelled",
         regenerations=regenerations,
         context_tokens=len(completion.prompt_tokens) + len(completion.tokens),
+        thinking=completion.thinking,
     )

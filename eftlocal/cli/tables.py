@@ -8,7 +8,7 @@ from ..options import ALPHA_MODES
 from .types import ExpertWeight, ParamType, StopText, TokenBias, WordOrCount, WordOrNumber
 
 ROLE_HELP = {
-    "base": "The base model as a GGUF, instead of an entry.",
+    "base": "The base model as a GGUF, instead of an entry; or hf:USER/REPO[:QUANT].",
     "tuned": "The tuned model as a GGUF, or a LoRA adapter; repeatable for several experts.",
     "reference": "What it was tuned from; one for all experts, or one for each.",
 }
@@ -59,7 +59,7 @@ GENERATION: dict[str, tuple[ParamType, str]] = {
 
 RUNTIME: dict[str, tuple[ParamType, str]] = {
     "ctx": (click.INT, "Context length in tokens; 0 takes what the models were trained for."),
-    "gpu_layers": (_LAYERS, "Layers that go to a GPU."),
+    "gpu_layers": (_LAYERS, "Layers that go to a GPU; auto is what fits there."),
     "base_gpu_layers": (_LAYERS, "The same for the base only."),
     "tuned_gpu_layers": (_LAYERS, "The same for tuned models only."),
     "reference_gpu_layers": (_LAYERS, "The same for references only."),

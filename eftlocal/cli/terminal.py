@@ -24,8 +24,9 @@ from ..errors import UsageError
 from .completer import SlashCompleter
 from .delivery import deliver
 from .interrupts import Interrupts
-from .output import ReplyWriter, styled, terminal_width, wants_color
+from .output import styled, terminal_width, wants_color
 from .state import history_file
+from .thinking import ThinkingWriter, think_style
 
 if TYPE_CHECKING:
     from .. import Completion
@@ -50,6 +51,7 @@ class Terminal:
         choice = session.arguments.color
         self._color = wants_color(choice, sys.stdout)
         self._error_color = wants_color(choice, sys.stderr)
+        self._session = session
         self._interrupts = interrupts
         self._replied = False
         typing_command = Condition(lambda: self._prompts.default_buffer.text.startswith("/"))
@@ -105,7 +107,8 @@ class Terminal:
 
     def _deliver(self, start: StartStream) -> Completion:
         self._replied = True
-        return deliver(start, ReplyWriter(sys.stdout, reply=True), self._interrupts)
+        style = think_style(self._session.think, self._session.model, sys.stdout)
+        return deliver(start, ThinkingWriter(sys.stdout, style, self._color), self._interrupts)
 
     def say(self, text: str) -> None:
         """Print what was asked for."""

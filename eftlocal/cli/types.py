@@ -135,7 +135,9 @@ class EntryName(ParamType):
         """Complete the names of entries, with their descriptions."""
         from ..registry import load_registry
 
-        models = ctx.params.get("models")
+        # Of `eftlocal models` the option may stand before the command's name, too.
+        outer = ctx.parent.params if ctx.parent else {}
+        models = ctx.params.get("models") or outer.get("models")
         try:
             entries = load_registry(Path(models) if models else None).entries
         except EftlocalError:
