@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .llama.devices import devices
-from .llama.library import local_gpus
+from .llama.library import has_amx, local_gpus
 from .memory import Device, need_of_files, plan
 from .options import RuntimeOptions
 
@@ -44,7 +44,7 @@ def gpu_layers(
         found = devices() if local_gpus() else ()
     if not any(device.kind != "cpu" for device in found):
         return given
-    need = need_of_files(files, runtime)
+    need = need_of_files(files, runtime, repacks=not has_amx())
     fixed = {
         model.role: model.n_layers
         if given[Path(model.name)] == "all"

@@ -43,6 +43,11 @@ def server(data: bytes) -> Iterator[HubServer]:
         yield running
 
 
+def hear_interrupts() -> None:
+    """A process that a shell runs in the background, and all that it starts, ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(server: HubServer, home: Path, *args: str) -> subprocess.Popen[str]:
     """Begin `eftlocal pull`."""
     return subprocess.Popen(
@@ -52,6 +57,7 @@ def start(server: HubServer, home: Path, *args: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_interrupts,
     )
 
 

@@ -17,6 +17,7 @@ from ..gguf import (
     read_tokens,
     real_path,
 )
+from ..llama.library import has_amx
 from ..memory import Device, Need, Plan, can_rewind, need, plan
 from ..options import RuntimeOptions
 from ..registry import Entry, Source
@@ -148,7 +149,7 @@ def _check_headers(
         advice = "take base, tuned and reference from one model family"
         problems.append(Problem(str(error), advice))
     styles = {role: entry.style(role.rpartition(" ")[2]) for role in headers}
-    wanted = need(headers, runtime, styles)
+    wanted = need(headers, runtime, styles, repacks=not has_amx())
     planned = plan(wanted, devices)
     if not planned.fits:
         problems.append(Problem("it does not fit into the memory that is free now", planned.advice))

@@ -180,6 +180,7 @@ def need(
     runtime: RuntimeOptions | None = None,
     styles: Mapping[str, object] | None = None,
     machine: str | None = None,
+    repacks: bool = True,
 ) -> Need:
     """What the models of some roles take in memory.
 
@@ -190,6 +191,7 @@ def need(
         runtime: how they are loaded; a `ctx` of 0 is the default of `load`.
         styles: role -> how its prompts are written; contexts of one file and one style are shared.
         machine: "x86_64", "aarch64", ...; default this one.
+        repacks: whether llama.cpp may lay out matrices anew; see `llama.library.has_amx`.
 
     Raises:
         ModelFileError: for a header whose numbers cannot be right.
@@ -212,7 +214,7 @@ def need(
     sizes = {name: sizes_of(header) for name, (_, header) in files.items()}
     trained = min((size.n_ctx_train for size in sizes.values() if size.n_ctx_train), default=0)
     ctx = runtime.ctx or min(trained or MOST_DEFAULT_CTX, MOST_DEFAULT_CTX)
-    kinds = repacked_types(machine)
+    kinds = repacked_types(machine) if repacks else frozenset[str]()
     models = tuple(
         ModelNeed(
             role=role,
@@ -233,6 +235,7 @@ def need_of_files(
     files: Mapping[str, Path],
     runtime: RuntimeOptions | None = None,
     styles: Mapping[str, object] | None = None,
+    repacks: bool = True,
 ) -> Need:
     """`need` of files; each is read once, shards included.
 
@@ -240,7 +243,8 @@ def need_of_files(
         ModelFileError: for a file that is missing or damaged.
     """
     headers = {path: read_model(path) for path in set(files.values())}
-    return need({role: headers[path] for role, path in files.items()}, runtime, styles)
+    by_role = {role: headers[path] for role, path in files.items()}
+    return need(by_role, runtime, styles, repacks=repacks)
 
 
 def repacked_types(machine: str | None = None) -> frozenset[str]:
