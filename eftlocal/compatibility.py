@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from . import hub
+from . import gguf, hub
 from .errors import ModelFileError
-from .gguf import VOCABULARY_KEYS, Header, check_tokens, read_header, read_tokens
+from .gguf import VOCABULARY_KEYS, Header, read_header
 from .registry import Entry, Source
 
 
@@ -77,7 +77,7 @@ def check_headers(entry: Entry, headers: Mapping[str, Header]) -> int:
 def _check_tokens(headers: Sequence[Header]) -> int:
     """Compare the vocabularies of all whole models; adapters have none."""
     models = {header.name: header for header in headers if not header.is_adapter}
-    return check_tokens([read_tokens(header) for header in models.values()]) if models else 0
+    return gguf.check_headers(models.values()) if models else 0
 
 
 def _read(source: Source) -> Header:

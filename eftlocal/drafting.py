@@ -182,18 +182,22 @@ def make_plan(seconds: tuple[float, ...], acceptance: float) -> Plan:
         seconds: what rounds of 1, 2, ... rows take.
         acceptance: share of drafts that are accepted, in [0, 1].
     """
-    best, token, tokens = 1, seconds[0] / _WORTHWHILE, 1.0
+    best, token = 1, seconds[0] / _WORTHWHILE
     for n in range(2, len(seconds) + 1):
-        tokens += acceptance ** (n - 1)
-        if seconds[n - 1] / tokens < token:
-            best, token = n, seconds[n - 1] / tokens
+        of_round = seconds[n - 1] / expected_tokens(acceptance, n)
+        if of_round < token:
+            best, token = n, of_round
     could_pay = any(n * token > s - seconds[0] for n, s in enumerate(seconds[1:], 1))
     return Plan(best, token, acceptance, seconds if could_pay else ())
 
 
 def expected_tokens(acceptance: float, n: int) -> float:
-    """(1 - a^n) / (1 - a), tokens of a round of n rows (arXiv 2211.17192, equation 1)."""
-    return float(n) if acceptance >= 1 else (1 - acceptance**n) / (1 - acceptance)
+    """Tokens that a round of n rows gives where each draft is accepted with this probability.
+
+    (1 - a^n) / (1 - a): the row without a draft, and each draft whose predecessors were accepted
+    (arXiv 2211.17192, equation 1, for n - 1 drafts).
+    """
+    return float(sum(acceptance**i for i in range(n)))
 
 
 def most_rows(n_vocab: int) -> int:

@@ -32,11 +32,11 @@ from eftlocal.bench.subject import (
     PLAIN,
     Subject,
     block_cost,
-    expected_tokens,
     round_seconds,
 )
 from eftlocal.bench.timing import QUICK, interleaved, ratio
 from eftlocal.context import Block
+from eftlocal.drafting import expected_tokens
 from eftlocal.errors import BackendError
 
 from .conftest import LARGE, SMALL, Trio

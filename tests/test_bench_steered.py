@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 import eftlocal
 from eftlocal.bench.acceptance import acceptance, all_costs, best_size
 from eftlocal.bench.steered import Script, Steered, SteeredModel, Steering
-from eftlocal.bench.subject import PLAIN, Subject, expected_tokens, round_seconds
+from eftlocal.bench.subject import PLAIN, Subject, round_seconds
 from eftlocal.bench.timing import QUICK
 from eftlocal.context import Block
+from eftlocal.drafting import expected_tokens
 from eftlocal.options import MAX_DRAFT
 
 from .conftest import Trio

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from ..drafting import expected_tokens
 from ..options import MAX_DRAFT
 from ..stream import Timings
 from .floors import block_seconds, empty_caches
 from .report import Cell, Chart, Column, Series, Table
 from .steered import SteeredModel, can_steer
-from .subject import Subject, expected_tokens, round_seconds
+from .subject import Subject, round_seconds
 from .timing import interleaved, ratio
 
 ACCEPTANCES = (0.5, 0.6, 0.7, 0.8, 0.9)

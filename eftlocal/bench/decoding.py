@@ -6,10 +6,11 @@ import statistics
 from functools import partial
 from typing import Any
 
+from ..drafting import expected_tokens
 from ..options import MAX_DRAFT
 from .floors import bare_contexts, prefill_seconds
 from .report import Bars, Cell, Chart, Column, Series, Table
-from .subject import BLOCKS, PLAIN, Decoded, Subject, expected_tokens, round_seconds
+from .subject import BLOCKS, PLAIN, Decoded, Subject, round_seconds
 from .timing import interleaved, ratio
 
 _DRAFTS: tuple[str | int, ...] = ("off", 2, 4, 8, MAX_DRAFT, "auto")

@@ -178,12 +178,3 @@ def round_seconds(costs: Sequence[dict[int, float]], drafter: int, n: float) -> 
     """Seconds of a round's decodes: n steps of the drafter, a block of n in every other context."""
     others = (cost for i, cost in enumerate(costs) if i != drafter)
     return n * costs[drafter][1] + sum(block_cost(cost, n) for cost in others)
-
-
-def expected_tokens(acceptance: float, n: int) -> float:
-    """Tokens that a round of n rows gives where each draft is accepted with this probability.
-
-    (1 - a^n) / (1 - a): the row without a draft, and each draft whose predecessors were accepted
-    (Leviathan et al., arXiv 2211.17192, equation 1, for n - 1 drafts).
-    """
-    return float(sum(acceptance**i for i in range(n)))

@@ -11,10 +11,9 @@ from ..errors import EftlocalError, ModelFileError, VocabularyMismatch
 from ..gguf import (
     VOCABULARY_KEYS,
     Header,
+    check_headers,
     check_sane,
-    check_tokens,
     read_model,
-    read_tokens,
     real_path,
 )
 from ..llama.library import has_amx
@@ -144,7 +143,7 @@ def _check_headers(
             return EntryReport(entry.name, {}, tuple(problems))
     n_tokens = None
     try:
-        n_tokens = check_tokens([read_tokens(header) for header in models.values()])
+        n_tokens = check_headers(models.values())
     except (ModelFileError, VocabularyMismatch) as error:
         advice = "take base, tuned and reference from one model family"
         problems.append(Problem(str(error), advice))

@@ -15,6 +15,7 @@ from typing import Any
 
 from ... import __version__
 from ...errors import BackendError, UsageError
+from ...memory import ram
 from ...threads import IdleCores
 from ..report import Bars, Column, Report, Table
 from ..shapes import find_shape, write_trio
@@ -32,7 +33,6 @@ BASE_ALONE = "base alone, llama-cpp-python"
 
 _PACKAGES = ("accelerate", "gguf", "torch", "transformers")
 _ROLES = ("base", "tuned", "reference")
-_MEMINFO = Path("/proc/meminfo")
 _WEIGHT_BYTES = {EFTLOCAL_BF16: 2, TRANSFORMERS_BF16: 4.5, TRANSFORMERS_F32: 4.5}
 """Bytes per weight while loading; transformers was seen to take 4.2 in bfloat16, 4.3 in float32."""
 
@@ -188,11 +188,9 @@ def _check_memory(needed: float) -> None:
 
 
 def _free_bytes() -> int | None:
-    """Memory that new processes can have, where the system says so in /proc."""
-    if not _MEMINFO.exists():
-        return None
-    found = [line.split() for line in _MEMINFO.read_text().splitlines() if "MemAvailable" in line]
-    return int(found[0][1]) * 1024 if found else None
+    """Memory that new processes can have; None where the system does not say."""
+    found = ram()
+    return None if found is None else found.free
 
 
 def _measure(
