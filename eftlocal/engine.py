@@ -18,17 +18,17 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from .acceptance import accept
 from .context import Block
-from .diagnostics import Trace, diagnose
+from .diagnostics import Trace
 from .distributions import Array, log_sum_exp
 from .ensemble import Ensemble
 from .errors import UsageError
-from .fusion import FusionSettings, fuse
+from .fusion import FusionSettings
 from .generation import Generation, Request, TokenEvent
-from .sampling import adjust, largest, sample
+from .prefill import Prefill
+from .rows import RowFusion, likeliest
+from .sampling import adjust, sample
 from .speculation import Draft, Speculation
 
 # About how long the first generation with `draft = "auto"` looks at what decodes take.
@@ -70,26 +70,22 @@ class Engine:
         self._threads = threads
         self._threads_asked = time.perf_counter()
         self.eog = eog
-        self._neutral = np.array(sorted(neutral), np.intp) if neutral else None
+        self.neutral = neutral
         self._waiting: deque[Generation] = deque()
         self._running: list[Generation] = []
         self._last_used = [0.0] * ensemble.n_sequences
-        self._row = np.empty((1, ensemble.n_vocab), np.float32)
         self._is_measured = False
+        self._fusion = RowFusion(ensemble.roles, ensemble.n_vocab, neutral)
+        self._reader = Prefill(ensemble, self._fusion)
         self.speculation = Speculation(ensemble, eog)
 
     def submit(self, request: Request) -> Generation:
         """Queue a request.
 
         Raises:
-            ContextFull: where its prompt leaves no room for a token.
-            UsageError: where its prompt is empty or has ids outside the vocabulary.
+            ContextFull, UsageError: as `check` does.
         """
-        for prompt in request.prompts:
-            if not prompt:
-                raise UsageError("the prompt is empty; give at least one token")
-            if min(prompt) < 0 or max(prompt) >= self.ensemble.n_vocab:
-                raise UsageError(f"prompt token ids must be 0 to {self.ensemble.n_vocab - 1}")
+        self.check(request)
         options = request.options
         fusion = FusionSettings(
             options.alpha,
@@ -103,6 +99,22 @@ class Engine:
         generation = Generation(request, room, fusion, drafter)
         self._waiting.append(generation)
         return generation
+
+    def check(self, request: Request) -> None:
+        """Check that a request can run; any thread may call this.
+
+        Raises:
+            ContextFull: where its prompt leaves no room for a token.
+            UsageError: where its prompt is empty or has ids outside the vocabulary.
+        """
+        for prompt in request.prompts:
+            if not prompt:
+                raise UsageError("the prompt is empty; give at least one token")
+            if min(prompt) < 0 or max(prompt) >= self.ensemble.n_vocab:
+                raise UsageError(f"prompt token ids must be 0 to {self.ensemble.n_vocab - 1}")
+        if request.echo and len(set(request.prompts)) > 1:
+            raise UsageError("only a prompt that all models share can be scored")
+        self.ensemble.check_room(request.prompts)
 
     def cancel(self, generation: Generation) -> None:
         """End a generation now, if it runs; its sequence is free when this returns."""
@@ -119,7 +131,7 @@ class Engine:
             self.cancel(generation)
 
     def step(self) -> Events:
-        """One prompt chunk of the oldest unread prompt, and one round of all others.
+        """One chunk of one unread prompt, and one round of all others.
 
         Raises:
             BackendError: where a model failed; every running generation has ended then.
@@ -128,14 +140,15 @@ class Engine:
         try:
             self._set_threads()
             self._admit()
-            self._prefill()
+            self._read()
             ready = [g for g in self._running if g.last]
             if len(ready) > 1:
                 # llama.cpp computes sequences together where their numbers ascend.
                 ready.sort(key=lambda g: g.sequence)
             return self._round(ready) if ready else []
-        except BaseException:
+        except BaseException as error:
             for generation in list(self._running):
+                generation.error = error
                 self._finish(generation, "error")
             raise
 
@@ -161,14 +174,16 @@ class Engine:
             prompts = generation.request.prompts
             busy = {g.sequence for g in self._running}
             free = [s for s in range(self.ensemble.n_sequences) if s not in busy]
+            # What a cache holds has no scores, so that a prompt that wants them shares nothing.
+            useful = tuple(() for _ in prompts) if generation.request.echo else prompts
             overlap = self.ensemble.overlap
-            best = max(free, key=lambda s: (overlap(s, prompts), -self._last_used[s]))
-            kept = self.ensemble.reuse(best, prompts)
+            best = max(free, key=lambda s: (overlap(s, useful), -self._last_used[s]))
+            kept = self.ensemble.reuse(best, useful)
             generation.sequence = best
             generation.cached_tokens = kept[self.ensemble.roles.base]
             generation.times.started = time.perf_counter()
             self._running.append(generation)
-            self._report_prefill(generation)
+            self._reader.report(generation)
 
     def _measure(self) -> None:
         """Learn what decodes take, once; nothing may run."""
@@ -176,23 +191,10 @@ class Engine:
             self._is_measured = True
             self.ensemble.measure(_MEASURING_SECONDS)
 
-    def _prefill(self) -> None:
-        generation = next((g for g in self._running if not g.last), None)
-        if generation is None:
-            return
-        request = generation.request
-        complete = self.ensemble.prefill(generation.sequence, request.prompts)
-        self._report_prefill(generation)
-        if complete:
-            generation.last = [prompt[-1] for prompt in request.prompts]
-            generation.times.prefilled = time.perf_counter()
-
-    def _report_prefill(self, generation: Generation) -> None:
-        """Say how many prompt tokens of the base are in its cache; the last one never is yet."""
-        request, base = generation.request, self.ensemble.roles.base
-        if request.on_prefill:
-            done = len(self.ensemble.contexts[base].tokens(generation.sequence))
-            request.on_prefill(done, len(request.prompts[base]) - 1)
+    def _read(self) -> None:
+        generation = self._reader.step(self._running)
+        if generation and generation.last and not generation.request.generate:
+            self._finish(generation, "length")
 
     def _finish(self, generation: Generation, reason: str) -> None:
         """Leave the caches as the emitted tokens say and give the sequence back."""
@@ -247,31 +249,18 @@ class Engine:
 
     def _decide(self, draft: Draft, j: int, rows: Sequence[Array]) -> TokenEvent:
         """Phase 3: fuse and sample one row (rows: (1, V) per context), and emit the token."""
-        generation, roles = draft.generation, self.ensemble.roles
+        generation = draft.generation
         options = generation.request.options
-        base = rows[roles.base]
-        tuned = [rows[tuned] for tuned, _ in roles.experts]
-        reference = [rows[reference] for _, reference in roles.experts]
-        fused = fuse(
-            base,
-            tuned,
-            reference,
-            generation.fusion,
-            out=self._row,
-            held=generation.alpha_to_use,
-            neutral=self._neutral,
-        )
+        held = generation.alpha_to_use(len(generation.tokens))
+        fused = self._fusion.fuse(rows, generation.fusion, held)
         row, log_z = fused.logits[0], float(fused.log_z[0])
         shift = 0.0
         if options.repetition_penalty != 1 and generation.counts:
-            shift = float(log_sum_exp(base)[0]) - log_z
+            shift = float(log_sum_exp(rows[self.ensemble.roles.base])[0]) - log_z
         adjusted = adjust(row, options, generation.counts, shift)
         token = self._draw(draft, j, adjusted, log_z if adjusted is row else None)
         generation.held = alpha = tuple(fused.alpha[0].tolist())
-        trace = None
-        if options.trace:
-            experts = [t[0] for t in tuned], [q[0] for q in reference]
-            trace = diagnose(base[0], *experts, row, alpha, token)
+        trace = self._fusion.trace(rows, fused, token) if options.trace else None
         return self._emit(draft, j, _Decision(row, log_z, token, alpha, trace))
 
     def _draw(self, draft: Draft, j: int, adjusted: Array, log_z: float | None) -> int:
@@ -304,15 +293,8 @@ class Engine:
         elif len(generation.tokens) >= generation.limit:
             reason = "length"
         n_top = request.options.top_logprobs
-        top = _likeliest(row, log_z, n_top) if n_top else ()
+        top = likeliest(row, log_z, n_top) if n_top else ()
         event = TokenEvent(token, float(row[token]) - log_z, alpha, accepted, reason, top, trace)
         stopped = request.on_token is not None and request.on_token(event)
         generation.finish_reason = "stop" if stopped else reason
         return event
-
-
-def _likeliest(row: Array, log_z: float, n: int) -> tuple[tuple[int, float], ...]:
-    """The n likeliest (id, logprob) pairs of a row, likeliest first, ties by id."""
-    ids = largest(row, n)
-    ids = ids[np.argsort(-row[ids], kind="stable")]
-    return tuple((int(i), float(row[i]) - log_z) for i in ids)

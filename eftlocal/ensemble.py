@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from .context import Block, Context, Rows
 from .drafting import Costs, most_rows, sizes_to_measure
 from .errors import ContextFull
@@ -100,8 +102,13 @@ class Ensemble:
         length = common_prefix(held, prompt[:-1])
         return length if context.can_rewind or length == len(held) else 0
 
-    def prefill(self, sequence: int, prompts: Sequence[Tokens]) -> bool:
+    def prefill(self, sequence: int, prompts: Sequence[Tokens], most: int) -> bool:
         """Evaluate one chunk in every context that lacks prompt tokens (all but the last one).
+
+        Args:
+            sequence: where the prompts go.
+            prompts: one per context.
+            most: tokens of a chunk, at most; a context's n_batch is a limit, too.
 
         Returns:
             Whether all caches are complete now.
@@ -109,13 +116,27 @@ class Ensemble:
         complete = True
         for context, prompt in zip(self.contexts, prompts, strict=True):
             held = len(context.tokens(sequence))
-            end = min(held + context.n_batch, len(prompt) - 1)
+            end = min(held + min(context.n_batch, most), len(prompt) - 1)
             if held < end:
                 context.submit([Block(sequence, prompt[held:end], 0)])
             complete = complete and end == len(prompt) - 1
         for context in self.contexts:
             context.rows()
         return complete
+
+    def read_with_rows(self, sequence: int, prompt: Tokens, first: int) -> list[Rows]:
+        """Evaluate a chunk of one prompt in all contexts, from token `first` on, with all rows.
+
+        Returns:
+            Per context (R, n_vocab) logits after each of the chunk's tokens.
+        """
+        most = min(min(context.n_rows, context.n_batch) for context in self.contexts)
+        chunk = prompt[first : min(first + most, len(prompt) - 1)]
+        if not chunk:
+            return [np.empty((0, self.n_vocab), np.float32) for _ in self.contexts]
+        for context in self.contexts:
+            context.submit([Block(sequence, chunk, len(chunk))])
+        return [context.rows()[:, : self.n_vocab] for context in self.contexts]
 
     def decode(self, blocks: Mapping[int, Sequence[Block]]) -> dict[int, list[Rows]]:
         """Decode blocks in several contexts: all are submitted before any is waited for.

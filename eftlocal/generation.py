@@ -50,6 +50,8 @@ class Request:
         on_token: called for each event inside the round; True ends the generation there.
         on_prefill: called with (done, total) prompt tokens of the base, before the first and after
             every chunk; all but the last one are read ahead.
+        echo: score the prompt's tokens, too; all contexts must have the same prompt then.
+        generate: False ends when the prompt has been read (and scored).
     """
 
     prompts: tuple[tuple[int, ...], ...]
@@ -58,6 +60,8 @@ class Request:
     choice: int = 0
     on_token: Callable[[TokenEvent], bool] | None = None
     on_prefill: Callable[[int, int], None] | None = None
+    echo: bool = False
+    generate: bool = True
 
 
 @dataclass(slots=True)
@@ -86,6 +90,8 @@ class Generation:
         last: per context, the token that the next round feeds; empty while the prompt is read.
         sequence: where it runs, -1 while it waits.
         finish_reason: None while it runs, then "stop", "length", "cancelled" or "error".
+        error: what ended it, where that was an error.
+        scores: log F of the prompt's tokens but the first, where asked for.
         cached_tokens: prompt tokens of the base that were not evaluated again.
         rounds, drafted, accepted: how speculation went.
         checked, agreed: drafts and probes that were compared with what was decided.
@@ -103,6 +109,8 @@ class Generation:
     last: list[int] = field(default_factory=list)
     sequence: int = -1
     finish_reason: str | None = None
+    error: BaseException | None = None
+    scores: list[TokenEvent] = field(default_factory=list)
     cancelled: bool = False
     cached_tokens: int = 0
     rounds: int = 0
@@ -113,11 +121,13 @@ class Generation:
     plan: Plan | None = None
     times: Times = field(default_factory=Times)
 
-    @property
-    def alpha_to_use(self) -> tuple[float, ...] | None:
-        """The held alpha, or None where one is to be searched for the next token (or is fixed)."""
+    def alpha_to_use(self, index: int) -> tuple[float, ...] | None:
+        """The held alpha, or None where one is to be searched for token `index` (or is fixed).
+
+        Args:
+            index: counts completion tokens, or scores of prompt tokens, from 0.
+        """
         every = self.request.options.alpha_every
-        index = len(self.tokens)
         due = index % every == 0 if every else index == 0
         return None if due or not isinstance(self.fusion.alpha, str) else self.held
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +11,7 @@ from typing import Any, Self
 from .engine import Engine
 from .errors import PromptError, UsageError
 from .experts import resolve_weights
-from .generation import Request
+from .generation import Request, TokenEvent
 from .llama import Weights
 from .options import GenerationOptions, RuntimeOptions
 from .prompts import (
@@ -22,7 +22,7 @@ from .prompts import (
     without_thinking,
 )
 from .reasoning import opens_block
-from .stream import Completion, Stream
+from .stream import Completion, Prepared, Stream
 from .templates import ChatTemplate
 
 OnPrefill = Callable[[int, int], None]
@@ -98,16 +98,62 @@ class FusedModel:
         """Continue a prompt; see `stream_complete`."""
         return _run(self.stream_complete(prompt, **options))
 
-    def stream_chat(
-        self, messages: Sequence[Message], *, keep_thinking: bool = False, **options: Any
-    ) -> Stream:
+    def score(self, prompt: str | Sequence[int], **options: Any) -> tuple[TokenEvent, ...]:
+        """Score a raw prompt: log F of each of its tokens, given those before it.
+
+        Args:
+            prompt: as `stream_complete` takes it.
+            **options: fields of `GenerationOptions`; those of the sampler do not matter.
+
+        Returns:
+            One event per prompt token but the first, which nothing precedes.
+
+        Raises:
+            ContextFull, UsageError: as `stream_complete` does.
+        """
+        prepared = self.prepare_complete(prompt, echo=True, generate=False, **options)
+        return _run(self._start(prepared)).prompt_scores
+
+    def stream_chat(self, messages: Sequence[Message], **options: Any) -> Stream:
         """Answer a conversation, token by token.
 
         A model runs `parallel` streams at once; one more ends the oldest.
 
         Args:
+            messages: as `prepare_chat` takes them.
+            **options: all that `prepare_chat` takes.
+
+        Raises:
+            PromptError, ContextFull, UsageError: as `prepare_chat` does.
+        """
+        return self._start(self.prepare_chat(messages, **options))
+
+    def stream_complete(self, prompt: str | Sequence[int], **options: Any) -> Stream:
+        """Continue a raw prompt (text or token ids), token by token, without a chat template.
+
+        Args:
+            prompt: text, in which markers such as <|end|> are control tokens, or token ids.
+            **options: all that `prepare_complete` takes.
+
+        Raises:
+            ContextFull, UsageError: as `prepare_complete` does.
+        """
+        return self._start(self.prepare_complete(prompt, **options))
+
+    def prepare_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        keep_thinking: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **options: Any,
+    ) -> Prepared:
+        """Check a conversation and make it a request for `start`; any thread may do this.
+
+        Args:
             messages: {"role": "system" | "user" | "assistant", "content": text} each.
             keep_thinking: leave <think> blocks at the start of earlier replies in the prompt.
+            tools: functions that the model may call, as the OpenAI API describes them.
             **options: fields of `GenerationOptions`, and on_prefill(done, total).
 
         Raises:
@@ -120,26 +166,36 @@ class FusedModel:
         if not keep_thinking:
             messages = without_thinking(messages)
         texts = {
-            style: self._render(style, messages) for style in dict.fromkeys(self._parts.styles)
+            style: self._render(style, messages, tools)
+            for style in dict.fromkeys(self._parts.styles)
         }
         ids = {style: self._encoder.encode(text) for style, text in texts.items()}
-        prompts = tuple(ids[style] for style in self._parts.styles)
-        stream = self._start(prompts, options, any(map(opens_block, texts.values())))
+        request = self._request(tuple(ids[style] for style in self._parts.styles), options)
 
         def remember(completion: Completion) -> None:
-            if not stream.text_was_cut:
+            if not completion.text_was_cut:
                 reply = [t for t in completion.tokens if t not in self.engine.eog]
                 for style in texts.keys() - {"plain"}:
                     self._encoder.remember(texts[style], ids[style], completion.text, reply)
 
-        stream.on_end(remember)
-        return stream
+        opened = any(map(opens_block, texts.values()))
+        base = request.prompts[self.engine.ensemble.roles.base]
+        return Prepared(request, base, opened, on_end=remember)
 
-    def stream_complete(self, prompt: str | Sequence[int], **options: Any) -> Stream:
-        """Continue a raw prompt (text or token ids), token by token, without a chat template.
+    def prepare_complete(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        echo: bool = False,
+        generate: bool = True,
+        **options: Any,
+    ) -> Prepared:
+        """Check a raw prompt and make it a request for `start`; any thread may do this.
 
         Args:
             prompt: text, in which markers such as <|end|> are control tokens, or token ids.
+            echo: score the prompt's tokens, too: `Completion.prompt_scores`.
+            generate: False only reads the prompt.
             **options: fields of `GenerationOptions`, and on_prefill(done, total).
 
         Raises:
@@ -151,34 +207,46 @@ class FusedModel:
             ids = tuple(self.tokenize(prompt, special=True))
         else:
             ids = tuple(int(token) for token in prompt)
-        return self._start((ids,) * len(self._parts.styles), options)
+        request = self._request((ids,) * len(self._parts.styles), options)
+        return Prepared(replace(request, echo=echo, generate=generate), ids)
 
-    def _start(
-        self,
-        prompts: tuple[tuple[int, ...], ...],
-        options: dict[str, Any],
-        thinking_opened: bool = False,
-    ) -> Stream:
+    def _request(self, prompts: tuple[tuple[int, ...], ...], options: dict[str, Any]) -> Request:
         on_prefill: OnPrefill | None = options.pop("on_prefill", None)
         settings = self.options.updated(options)
+        weights = resolve_weights(self.experts, settings)
+        request = Request(prompts, settings, weights, on_prefill=on_prefill)
+        self.engine.check(request)
+        return request
+
+    def start(self, prepared: Prepared) -> Stream:
+        """Queue a request in the engine; only in the thread that runs the model."""
+        self._check_open()
+        return Stream(self.engine, prepared, self.vocabulary)
+
+    def _start(self, prepared: Prepared) -> Stream:
+        """`start`; where all sequences are taken the oldest stream ends."""
         self._streams = [stream for stream in self._streams if stream.is_running]
         if len(self._streams) == self.runtime.parallel:
             # An abandoned stream must not hold its sequence for ever.
             self._streams.pop(0).close()
-        weights = resolve_weights(self.experts, settings)
-        request = Request(prompts, settings, weights, on_prefill=on_prefill)
-        stream = Stream(self.engine, request, self.vocabulary, thinking_opened)
+        stream = self.start(prepared)
         self._streams.append(stream)
         return stream
 
-    def _render(self, style: str | Path, messages: Sequence[Message]) -> str:
+    def _render(
+        self,
+        style: str | Path,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
         """A conversation in one of `Parts.styles`."""
         if style == "plain":
             return plain_transcript(messages)
         if style not in self._templates:
             markers = (self._marker(token) for token in (self.vocabulary.bos, self.vocabulary.eos))
             self._templates[style] = ChatTemplate(self._template_source(style), *markers)
-        return self._templates[style].render(messages)
+        template = self._templates[style]
+        return template.render(messages, tools) if tools else template.render(messages)
 
     def _template_source(self, style: str | Path) -> str:
         if isinstance(style, Path):

@@ -54,6 +54,8 @@ class Completion:
         context_full: "length" because the context ended, not because of max_tokens.
         timings: how long it took.
         thinking_opened: the prompt opened a <think> block, so the text begins inside it.
+        prompt_scores: log F of every prompt token but the first, where asked for.
+        text_was_cut: a stop string ended the text, so that tokens say more than the text.
     """
 
     text: str
@@ -66,6 +68,8 @@ class Completion:
     context_full: bool
     timings: Timings
     thinking_opened: bool = False
+    prompt_scores: tuple[TokenEvent, ...] = ()
+    text_was_cut: bool = False
 
     @property
     def thinking(self) -> str:
@@ -78,6 +82,34 @@ class Completion:
         return reasoning.split(self.text, self.thinking_opened)[1]
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that has been checked and can be started; made by `FusedModel.prepare_...`.
+
+    Attributes:
+        request: what the engine gets.
+        prompt: the base's prompt, one of the request's.
+        thinking_opened: see `Completion.thinking_opened`.
+        visible: ids of control tokens whose markers belong to the text.
+        on_end: what else is to be done with the completion.
+    """
+
+    request: Request
+    prompt: tuple[int, ...]
+    thinking_opened: bool = False
+    visible: frozenset[int] = frozenset()
+    on_end: Callable[[Completion], None] | None = None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Number of tokens of the base's prompt."""
+        return len(self.prompt)
+
+    def with_choice(self, choice: int) -> Prepared:
+        """The same request for another completion of its prompt and seed."""
+        return replace(self, request=replace(self.request, choice=choice))
+
+
 class Stream(Iterator[TokenEvent]):
     """A generation as it comes: iterate for `TokenEvent`s, then read `completion`.
 
@@ -86,22 +118,18 @@ class Stream(Iterator[TokenEvent]):
         thinking_opened: see `Completion.thinking_opened`.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        request: Request,
-        vocabulary: Vocabulary,
-        thinking_opened: bool = False,
-    ) -> None:
+    def __init__(self, engine: Engine, prepared: Prepared, vocabulary: Vocabulary) -> None:
+        request = prepared.request
         self._engine = engine
-        self.thinking_opened = thinking_opened
+        self.thinking_opened = prepared.thinking_opened
+        self._visible = prepared.visible
         self._vocabulary = vocabulary
         self._text = TextStream(request.options.stop)
         self._events: list[TokenEvent] = []
         self._next = 0
         self._tail = ""
         self._on_event: list[Callable[[TokenEvent], None]] = []
-        self._on_end: list[Callable[[Completion], None]] = []
+        self._on_end = [prepared.on_end] if prepared.on_end else []
         self.request = replace(request, on_token=self._take)
         self._generation = engine.submit(self.request)
 
@@ -109,7 +137,8 @@ class Stream(Iterator[TokenEvent]):
         """Give an event its text; True where a stop string ends the generation."""
         last = event.finish_reason is not None
         ends = event.token in self._engine.eog
-        piece = b"" if ends else self._vocabulary.piece(event.token)
+        special = event.token in self._visible
+        piece = b"" if ends else self._vocabulary.piece(event.token, special=special)
         text = self._text.feed(piece, final=last)
         reason = "stop" if self._text.stopped else event.finish_reason
         # Much quicker than dataclasses.replace, and this is done for every token.
@@ -121,8 +150,20 @@ class Stream(Iterator[TokenEvent]):
         while self._next >= len(self._events):
             if not self.is_running:
                 self._end()
-                raise StopIteration
+                raise self.error or StopIteration
             self._engine.step()
+        return self._hand_out()
+
+    def take(self) -> list[TokenEvent]:
+        """The events that are there and were not handed out, for whoever steps the engine."""
+        events = []
+        while self._next < len(self._events):
+            events.append(self._hand_out())
+        if not self.is_running:
+            self._end()
+        return events
+
+    def _hand_out(self) -> TokenEvent:
         event = self._events[self._next]
         self._next += 1
         for action in self._on_event:
@@ -133,7 +174,7 @@ class Stream(Iterator[TokenEvent]):
 
     def _end(self) -> None:
         actions, self._on_end = self._on_end, []
-        for action in actions:
+        for action in actions if self.error is None else ():
             action(self.completion)
 
     def on_event(self, action: Callable[[TokenEvent], None]) -> None:
@@ -159,9 +200,22 @@ class Stream(Iterator[TokenEvent]):
         return self._generation.finish_reason is None
 
     @property
-    def text_was_cut(self) -> bool:
-        """Whether a stop string ended the text, so that tokens say more than the text."""
-        return self._text.stopped
+    def error(self) -> BaseException | None:
+        """What ended the generation, where that was an error."""
+        return self._generation.error
+
+    @property
+    def prefilled(self) -> int:
+        """Prompt tokens of the base that have been read."""
+        generation, ensemble = self._generation, self._engine.ensemble
+        if generation.last or generation.sequence < 0:
+            return len(self.request.prompts[ensemble.roles.base]) if generation.last else 0
+        return len(ensemble.contexts[ensemble.roles.base].tokens(generation.sequence))
+
+    @property
+    def sequence(self) -> int:
+        """Where it runs; -1 while it waits."""
+        return self._generation.sequence
 
     @property
     def completion(self) -> Completion:
@@ -185,6 +239,8 @@ class Stream(Iterator[TokenEvent]):
             context_full=generation.context_full,
             timings=_timings(generation, len(prompt)),
             thinking_opened=self.thinking_opened,
+            prompt_scores=tuple(generation.scores),
+            text_was_cut=self._text.stopped,
         )
 
 

@@ -19,7 +19,7 @@ from ..ensemble import Ensemble, Roles
 from ..experts import resolve_weights
 from ..generation import Request
 from ..model import FusedModel
-from ..stream import Completion, Stream
+from ..stream import Completion, Prepared, Stream
 from .subject import PLAIN
 
 Ids = npt.NDArray[np.int64]
@@ -179,7 +179,7 @@ class SteeredModel:
         source.forget(0)
         self._weights = resolve_weights(model.experts, model.options)
         self.drafter = source.roles.drafter(self._weights)
-        special = sorted(model.engine.eog | _neutral(model))
+        special = sorted(model.engine.eog | model.engine.neutral)
         ids = np.arange(model.n_vocab // 4, model.n_vocab * 3 // 4)
         self._ids = ids[~np.isin(ids, special)]
         self._steering = Steering(self.script(0), _top(source, prompt) + _ABOVE)
@@ -189,7 +189,7 @@ class SteeredModel:
             for i, context in enumerate(source.contexts)
         ]
         ensemble = Ensemble(contexts, source.roles, source.n_vocab)
-        self._engine = Engine(ensemble, model.engine.eog, _neutral(model))
+        self._engine = Engine(ensemble, model.engine.eog, model.engine.neutral)
 
     def script(self, seed: int) -> Script:
         """What `complete` follows with this seed."""
@@ -201,15 +201,10 @@ class SteeredModel:
         options = self._model.options.updated({**PLAIN, "draft": draft, "max_tokens": n_tokens})
         prompts = (self._prompt,) * len(self._engine.ensemble.contexts)
         request = Request(prompts, options, self._weights)
-        stream = Stream(self._engine, request, self._model.vocabulary)
+        stream = Stream(self._engine, Prepared(request, tuple(self._prompt)), self._model.vocabulary)
         for _ in stream:
             pass
         return stream.completion
-
-
-def _neutral(model: FusedModel) -> frozenset[int]:
-    ids = model.engine._neutral
-    return frozenset() if ids is None else frozenset(ids.tolist())
 
 
 def _top(ensemble: Ensemble, prompt: Sequence[int]) -> float:
