@@ -23,9 +23,10 @@ from .context import Block
 from .diagnostics import Trace
 from .distributions import Array, log_sum_exp
 from .ensemble import Ensemble
-from .errors import UsageError
+from .errors import ConstraintError, UsageError
 from .fusion import FusionSettings
 from .generation import Generation, Request, TokenEvent
+from .masking import Masking
 from .prefill import Prefill
 from .rows import RowFusion, likeliest
 from .sampling import adjust, sample
@@ -96,7 +97,8 @@ class Engine:
         )
         room = self.ensemble.check_room(request.prompts)
         drafter = self.ensemble.roles.drafter(request.weights)
-        generation = Generation(request, room, fusion, drafter)
+        masking = Masking(request.constraint) if request.constraint else None
+        generation = Generation(request, room, fusion, drafter, masking)
         self._waiting.append(generation)
         return generation
 
@@ -219,7 +221,11 @@ class Engine:
             for j in range(draft.n):
                 if generation.cancelled:
                     break
-                event = self._decide(draft, j, [of_context[j][None] for of_context in rows])
+                try:
+                    event = self._decide(draft, j, [of_context[j][None] for of_context in rows])
+                except ConstraintError as error:
+                    generation.error, generation.finish_reason = error, "error"
+                    break
                 events.append((generation, event))
                 if generation.finish_reason or not event.from_draft:
                     break
@@ -258,6 +264,8 @@ class Engine:
         if options.repetition_penalty != 1 and generation.counts:
             shift = float(log_sum_exp(rows[self.ensemble.roles.base])[0]) - log_z
         adjusted = adjust(row, options, generation.counts, shift)
+        if generation.masking:
+            adjusted = generation.masking.apply(adjusted, j)
         token = self._draw(draft, j, adjusted, log_z if adjusted is row else None)
         generation.held = alpha = tuple(fused.alpha[0].tolist())
         trace = self._fusion.trace(rows, fused, token) if options.trace else None
@@ -271,12 +279,17 @@ class Engine:
             return sample(adjusted, options, noise, log_z)
         proposal = draft.tokens[j] if j < len(draft.tokens) else None
         drafted = adjust(draft.rows[j], options, generation.counts)
+        if generation.masking:
+            drafted = generation.masking.apply(drafted, j)
         return accept(drafted, adjusted, proposal, options, noise)[0]
 
     def _emit(self, draft: Draft, j: int, decision: _Decision) -> TokenEvent:
         generation = draft.generation
         request = generation.request
         row, log_z, token, alpha, trace = decision
+        is_end = token in self.eog
+        if generation.masking and not is_end:
+            is_end = generation.masking.emit(token, j)
         accepted = self.speculation.learn(draft, j, token)
         if j == 0:
             generation.rounds += 1
@@ -288,7 +301,7 @@ class Engine:
         generation.counts[token] += 1
         generation.last = [token] * len(self.ensemble.contexts)
         reason = None
-        if token in self.eog:
+        if is_end:
             reason = "stop"
         elif len(generation.tokens) >= generation.limit:
             reason = "length"

@@ -9,6 +9,7 @@ EftlocalError
 ├── VocabularyMismatch    models whose token ids mean different things
 ├── PromptError           a chat template or conversation that cannot become a prompt
 ├── ContextFull           a prompt that does not fit the context
+├── ConstraintError       a schema, regex or grammar that became too complex, or allows nothing
 └── BackendError          llama.cpp reported a failure, or its Python package does not fit
 """
 
@@ -47,6 +48,10 @@ class PromptError(EftlocalError):
 
 class ContextFull(EftlocalError):
     """A prompt needs more tokens than the context has; nothing was evaluated."""
+
+
+class ConstraintError(EftlocalError):
+    """A constraint failed in the middle of a generation, which has ended; others go on."""
 
 
 class BackendError(EftlocalError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from .diagnostics import Trace
 from .drafting import Plan
 from .fusion import FusionSettings
+from .masking import Constraint, Masking
 from .options import GenerationOptions
 
 
@@ -52,6 +53,7 @@ class Request:
             every chunk; all but the last one are read ahead.
         echo: score the prompt's tokens, too; all contexts must have the same prompt then.
         generate: False ends when the prompt has been read (and scored).
+        constraint: what the completion must match.
     """
 
     prompts: tuple[tuple[int, ...], ...]
@@ -62,6 +64,7 @@ class Request:
     on_prefill: Callable[[int, int], None] | None = None
     echo: bool = False
     generate: bool = True
+    constraint: Constraint | None = None
 
 
 @dataclass(slots=True)
@@ -84,6 +87,7 @@ class Generation:
         room: tokens that the contexts can take beyond the prompt.
         fusion: how its rows are fused.
         drafter: index of the context that drafts for it.
+        masking: which tokens it may take, where that is constrained.
         held: the alpha that was searched last, what each delta is multiplied with.
         tokens: what has been emitted.
         counts: how often each emitted token occurred.
@@ -103,6 +107,7 @@ class Generation:
     room: int
     fusion: FusionSettings
     drafter: int
+    masking: Masking | None = None
     held: tuple[float, ...] | None = None
     tokens: list[int] = field(default_factory=list)
     counts: Counter[int] = field(default_factory=Counter)

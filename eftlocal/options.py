@@ -16,6 +16,9 @@ from .errors import UsageError
 MAX_DRAFT = 16
 """Most tokens that one round may decide; contexts reserve this many rows of logits."""
 
+CONSTRAINTS = ("json_schema", "regex", "grammar")
+"""Options that say what a completion must match; at most one is given."""
+
 ALPHA_MODES = ("dynamic", "grid", "one-sided", "joint")
 """Words for an alpha that is searched for every token; see `alpha.search_alpha`."""
 
@@ -211,6 +214,10 @@ class GenerationOptions(Sampler):
             accepts more drafts. Both draw from the same distribution, each its own texts, and a
             seed gives one text with any draft.
         top_logprobs: likeliest alternatives reported per token, 0 to 20.
+        json_schema: a JSON schema (a mapping) that the text must match; true: any JSON object.
+        regex: a regular expression that the whole text must match.
+        grammar: a grammar that it must match: Lark, or llama.cpp's GBNF. At most one of these
+            three; the answer after a <think> block is what must match.
     """
 
     alpha: float | str = 1.0
@@ -227,6 +234,9 @@ class GenerationOptions(Sampler):
     draft: str | int = "auto"
     accept: str = "coupled"
     top_logprobs: int = 0
+    json_schema: Mapping[str, Any] | bool | None = None
+    regex: str | None = None
+    grammar: str | None = None
 
     def __post_init__(self) -> None:
         Sampler.__post_init__(self)
@@ -245,16 +255,36 @@ class GenerationOptions(Sampler):
         _check(self.accept in rules, "accept", self.accept, " or ".join(rules))
         in_range = _is_count(self.top_logprobs, 0) and self.top_logprobs <= 20
         _check(in_range, "top_logprobs", self.top_logprobs, "0 to 20")
+        self._check_constraint()
 
     def updated(self, changes: Mapping[str, Any]) -> Self:
-        """See `_Updatable.updated`; a new weight replaces lambda, and the other way round."""
+        """See `_Updatable.updated`; a new weight replaces lambda, and the other way round.
+
+        A new constraint replaces any other one.
+        """
         named = {option_name(name) for name, value in changes.items() if value is not None}
         start = self
         if "weight" in named and "lambda" not in named:
             start = replace(self, lambda_=None)
         elif "lambda" in named and "weight" not in named:
             start = replace(self, weight={})
+        if named & set(CONSTRAINTS):
+            start = replace(start, json_schema=None, regex=None, grammar=None)
         return _Updatable.updated(start, changes)
+
+    def _check_constraint(self) -> None:
+        """Check that there is one at most; `constraints.check` looks into it."""
+        if self.json_schema is False:
+            object.__setattr__(self, "json_schema", None)
+        given = [name for name in CONSTRAINTS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} are given; use one of them")
+        schema = self.json_schema
+        ok = schema is None or schema is True or isinstance(schema, Mapping)
+        _check(ok, "json_schema", schema, "a JSON schema, or true for any JSON object")
+        for name in ("regex", "grammar"):
+            text = getattr(self, name)
+            _check(text is None or isinstance(text, str), name, text, "a text")
 
     def _check_fusion(self) -> None:
         """Check what says how rows are fused."""

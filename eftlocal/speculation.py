@@ -11,6 +11,7 @@ from .context import Block, Rows
 from .distributions import Array, top_probability
 from .drafting import Acceptance, Plan, make_plan, most_rows
 from .ensemble import Ensemble
+from .errors import ConstraintError
 from .generation import Generation
 from .sampling import Noise, adjust, sample
 
@@ -106,6 +107,8 @@ class Speculation:
     def _begin(self, generation: Generation, n_sequences: int) -> Draft:
         options = generation.request.options
         most = min(options.most_rows, generation.limit - len(generation.tokens))
+        if generation.masking:
+            generation.masking.begin()
         if not self._ensemble.can_rewind:
             return Draft(generation, 1)
         if options.draft != "auto":
@@ -135,6 +138,13 @@ class Speculation:
         draft.rows.append(row)
         if depth == draft.n:
             return
+        if generation.masking:
+            try:
+                row = generation.masking.apply(row, depth - 1)
+            except ConstraintError:
+                # It ends the generation only where the row is decided with these drafts.
+                draft.n = depth
+                return
         is_probe = False
         if draft.plan:
             # Only the row may be looked at: stopping for the sampled token would bias the output.
@@ -151,7 +161,7 @@ class Speculation:
         token = sample(adjust(row, options, counts), options, draft.noises[-1])
         if is_probe:
             draft.probe = token
-        elif generation.cancelled or token in self._eog:
+        elif generation.cancelled or token in self._eog or not _can_go_on(generation, token):
             draft.n = depth
         else:
             draft.tokens.append(token)
@@ -168,3 +178,11 @@ class Speculation:
             if draft.sureness:
                 self.acceptance.add(draft.sureness[j], agreed)
         return accepted
+
+
+def _can_go_on(generation: Generation, token: int) -> bool:
+    """Whether its constraint, if it has one, lets something follow a draft."""
+    try:
+        return generation.masking is None or generation.masking.draft(token)
+    except ConstraintError:
+        return False

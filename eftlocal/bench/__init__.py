@@ -10,6 +10,7 @@ SECTIONS: dict[str, str] = {
     "prefill": "reading a long prompt",
     "turns": "the second turn of a long chat",
     "batching": "1 to 8 generations at once, separate and unified caches",
+    "serving": "eftlocal serve with eight clients, and beside a long prompt",
     "caches": "types of KV caches, flash attention, GPU layers",
     "fusion": "fusing and sampling one row, on rows of its own",
 }

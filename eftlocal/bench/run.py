@@ -17,6 +17,7 @@ from .fusion_cost import fusion
 from .gap import gap
 from .report import Cell, Column, Report, Table
 from .resident import measure_apart
+from .serving import serving
 from .subject import PLAIN, Subject
 from .target import Target
 from .timing import Effort
@@ -37,6 +38,7 @@ _OF_MODEL: Mapping[str, Callable[[Subject], Tables]] = {
 }
 _OF_TARGET: Mapping[str, Callable[[Target, Effort], Tables]] = {
     "batching": batching,
+    "serving": serving,
     "caches": caches,
 }
 _ENTROPY_TOKENS = 96

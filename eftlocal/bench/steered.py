@@ -201,7 +201,7 @@ class SteeredModel:
         options = self._model.options.updated({**PLAIN, "draft": draft, "max_tokens": n_tokens})
         prompts = (self._prompt,) * len(self._engine.ensemble.contexts)
         request = Request(prompts, options, self._weights)
-        stream = Stream(self._engine, Prepared(request, tuple(self._prompt)), self._model.vocabulary)
+        stream = Stream(self._engine, Prepared(request, prompts[0]), self._model.vocabulary)
         for _ in stream:
             pass
         return stream.completion

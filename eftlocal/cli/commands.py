@@ -143,7 +143,7 @@ def _set(chat: Chat, text: str) -> None:
     field = PARAMETERS[name]
     if rest.strip():
         chat.session.set_option(field, parse_value(field, rest.strip()))
-    chat.face.note(f"[{name} = {_shown(getattr(chat.session.settings, field))}]")
+    chat.face.note(f"[{name} = {_shown(field, getattr(chat.session.settings, field))}]")
 
 
 def _set_think(chat: Chat, value: str) -> None:
@@ -191,8 +191,12 @@ def _stop_strings(text: str) -> tuple[str, ...]:
     return tuple(value) if isinstance(value, list) else (value,)
 
 
-def _shown(value: object) -> str:
+def _shown(name: str, value: object) -> str:
     """Return an option's value as `/set parameter` would take it."""
+    if name == "json_schema" and isinstance(value, dict):
+        return clipped(json.dumps(value, ensure_ascii=False))
+    if name == "grammar" and value:
+        return clipped(str(value))
     if isinstance(value, dict):
         return " ".join(f"{key}={number}" for key, number in value.items()) or "none"
     if isinstance(value, tuple):
@@ -211,7 +215,7 @@ def _show(chat: Chat, _: str) -> None:
     rows += [("attached", f"{item.name} ({item.tokens:,} tokens)") for item in session.attachments]
     for name, field in PARAMETERS.items():
         mark = "  (set here)" if field in session.options else ""
-        rows.append((name, _shown(getattr(settings, field)) + mark))
+        rows.append((name, _shown(field, getattr(settings, field)) + mark))
     mark = "  (set here)" if session.think else ""
     rows.append(("think", (session.think or model.think) + mark))
     width = max(18, *(len(name) for name, _ in rows)) + 2

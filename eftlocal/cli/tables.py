@@ -5,7 +5,16 @@ from __future__ import annotations
 import click
 
 from ..options import ALPHA_MODES
-from .types import ExpertWeight, ParamType, StopText, TokenBias, WordOrCount, WordOrNumber
+from .types import (
+    ExpertWeight,
+    GrammarFile,
+    ParamType,
+    SchemaFile,
+    StopText,
+    TokenBias,
+    WordOrCount,
+    WordOrNumber,
+)
 
 ROLE_HELP = {
     "base": "The base model as a GGUF, instead of an entry; or hf:USER/REPO[:QUANT].",
@@ -54,6 +63,13 @@ GENERATION: dict[str, tuple[ParamType, str]] = {
     "seed": (click.INT, "Same seed and settings, same text; see --temperature."),
     "max_tokens": (click.INT, "End after this many tokens; 0 is no limit."),
     "stop": (StopText(), "End before this text; repeatable."),
+    "json_schema": (
+        SchemaFile(),
+        "Make the answer JSON by the schema in FILE, or by a schema given as JSON itself; true: "
+        "any JSON object.",
+    ),
+    "regex": (click.STRING, "Make the whole answer match a regular expression."),
+    "grammar": (GrammarFile(), "Make the answer match the grammar in FILE: Lark or GBNF."),
 }
 """Field of GenerationOptions -> (type, help) of its option; `/set parameter` uses them too."""
 

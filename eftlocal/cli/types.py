@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from ..errors import EftlocalError
+
+# More than any constraint may have; what is beyond is not read.
+_LARGEST_TEXT = 1 << 20
 
 if TYPE_CHECKING:
     # Newer versions of click know what a type converts; older ones have no brackets.
@@ -118,6 +122,53 @@ class StopText(ParamType):
     def split_envvar_value(self, rv: str) -> Sequence[str]:
         """Keep the variable whole where click would split it at blanks."""
         return [rv]
+
+
+class SchemaFile(ParamType):
+    """A JSON schema: a file, JSON text that begins with {, or true for any JSON object."""
+
+    name = "FILE|JSON"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> dict[str, Any] | bool:
+        """Return the schema."""
+        if isinstance(value, dict | bool) or value == "true":
+            return value if isinstance(value, dict) else bool(value)
+        is_text = value.lstrip().startswith("{")
+        text = value if is_text else _content(self, value, param, ctx)
+        try:
+            schema = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
+            where = "the schema" if is_text else value
+            self.fail(f"{where} is no JSON: {reason}", param, ctx)
+        if not isinstance(schema, dict):
+            self.fail(f"{value} holds no JSON schema: it must be an object", param, ctx)
+        return schema
+
+
+class GrammarFile(ParamType):
+    """A file with a grammar; several lines are the grammar itself, as in saved options."""
+
+    name = "FILE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the grammar."""
+        text = str(value)
+        return text if "\n" in text or "::=" in text else _content(self, text, param, ctx)
+
+
+def _content(
+    kind: ParamType, path: str, param: click.Parameter | None, ctx: click.Context | None
+) -> str:
+    """The text of a file of moderate size."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read(_LARGEST_TEXT)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        kind.fail(f"{path} cannot be read: {reason}", param, ctx)
 
 
 class EntryName(ParamType):

@@ -1,0 +1,172 @@
+"""Many clients at once with mixed settings: no error, every seeded text its own, nothing left over.
+
+EFTLOCAL_SOAK=1000 EFTLOCAL_ABANDONED=200 scripts/test tests/test_server_soak.py does it at length.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+import eftlocal
+
+from .near_ties import assert_same_but_for_near_ties
+from .server_process import ServerProcess, server_process
+
+N_REQUESTS = int(os.environ.get("EFTLOCAL_SOAK", "120"))
+N_ABANDONED = int(os.environ.get("EFTLOCAL_ABANDONED", "24"))
+N_CLIENTS = 8
+MEMORY_PER_REQUEST = 1024
+"""Bytes of anonymous memory that a request may leave behind, on average."""
+NOISE = 2 << 20
+"""Bytes by which anonymous memory moves anyway."""
+
+SUBJECTS = ("Chile", "France", "Peru", "Japan", "Kenya", "Norway", "Cuba", "gold", "a tiger")
+Body = dict[str, Any]
+
+
+def random_body(number: int) -> Body:
+    """A request of any kind; the same for the same number."""
+    rng = random.Random(number)
+    subject = rng.choice(SUBJECTS)
+    body: Body = {
+        "seed": number,
+        "temperature": rng.choice([0, 0.7, 1.0]),
+        "top_k": 20,
+        "max_tokens": rng.randint(1, 60),
+        "stream": rng.random() < 0.5,
+        "draft": rng.choice(["off", "auto", 4]),
+        "alpha": rng.choice([0.5, 1.0, "dynamic"]),
+        "trace": True,
+    }
+    if body["stream"]:
+        body["stream_options"] = {"include_usage": True}
+    if rng.random() < 0.3:
+        body["n"] = 2
+    if rng.random() < 0.3:
+        body["stop"] = ["\n"]
+    if rng.random() < 0.6:
+        return body | {"messages": [{"role": "user", "content": f"Tell me about {subject}."}]}
+    return body | {"prompt": f"The story of {subject} is", "logprobs": rng.choice([None, 3])}
+
+
+def path_of(body: Body) -> str:
+    """The route that a body is for."""
+    return "/v1/chat/completions" if "messages" in body else "/v1/completions"
+
+
+async def ask(client: httpx.AsyncClient, body: Body) -> dict[int, list[int]]:
+    """Send a request; token ids by choice."""
+    tokens: dict[int, list[int]] = {}
+    if not body["stream"]:
+        answer = await client.post(path_of(body), json=body)
+        assert answer.status_code == 200, answer.text
+        collect(answer.json(), tokens)
+        return tokens
+    async with client.stream("POST", path_of(body), json=body) as answer:
+        assert answer.status_code == 200, await answer.aread()
+        last = ""
+        async for line in answer.aiter_lines():
+            if line.startswith("data: "):
+                last = line.removeprefix("data: ")
+                if last != "[DONE]":
+                    collect(httpx.Response(200, text=last).json(), tokens)
+        assert last == "[DONE]"
+    return tokens
+
+
+def collect(part: Body, tokens: dict[int, list[int]]) -> None:
+    """Gather the token ids of an answer or a chunk."""
+    assert "error" not in part, part
+    for choice in part["choices"]:
+        records = choice.get("eft", {}).get("tokens", [])
+        tokens.setdefault(choice["index"], []).extend(record["id"] for record in records)
+
+
+async def run_clients(url: str, bodies: list[Body]) -> list[dict[int, list[int]]]:
+    """Send all requests from eight clients; what each got, in order."""
+    results: list[dict[int, list[int]]] = [{} for _ in bodies]
+    rest = list(enumerate(bodies))[::-1]
+
+    async def work() -> None:
+        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+            while rest:
+                number, body = rest.pop()
+                results[number] = await ask(client, body)
+
+    await asyncio.gather(*(work() for _ in range(N_CLIENTS)))
+    return results
+
+
+def idle_slots(server: ServerProcess) -> bool:
+    """Whether every sequence is free."""
+    slots = httpx.get(f"{server.url}/slots", timeout=20).json()
+    return all(not slot["is_processing"] for slot in slots)
+
+
+def prepared_of(model: eftlocal.FusedModel, body: Body, choice: int) -> Any:
+    """The same request for the Python API."""
+    names = ("seed", "temperature", "top_k", "max_tokens", "alpha", "stop")
+    options = {name: body[name] for name in names if name in body}
+    if "messages" in body:
+        return model.prepare_chat(body["messages"], **options).with_choice(choice)
+    return model.prepare_complete(body["prompt"], **options).with_choice(choice)
+
+
+def test_a_soak_changes_no_text_and_leaves_no_memory() -> None:
+    """Seeded requests from eight clients equal their single runs, but for near-ties."""
+    bodies = [random_body(number) for number in range(N_REQUESTS)]
+    with server_process("--parallel", "4", "--threads", "1") as server:
+        asyncio.run(run_clients(server.url, bodies[: len(bodies) // 3]))
+        before = server.anonymous_memory()
+        results = asyncio.run(run_clients(server.url, bodies))
+        growth = server.anonymous_memory() - before
+        assert idle_slots(server)
+        assert server.terminate() == 0
+        assert not [line for line in server.log if "error" in line.lower()]
+    equal = total = 0
+    with eftlocal.load("atlas", threads=1) as model:
+        for body, result in zip(bodies, results, strict=True):
+            for choice in range(body.get("n", 1)):
+                prepared = prepared_of(model, body, choice)
+                equal += assert_same_but_for_near_ties(model, prepared, result[choice])
+                total += 1
+    print(
+        f"{equal} of {total} equal, the others part at near-ties; {growth / N_REQUESTS:.0f} B each"
+    )
+    assert equal > 0.8 * total
+    assert growth < NOISE + MEMORY_PER_REQUEST * N_REQUESTS
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_abandoned_requests_cost_nothing(stream: bool) -> None:
+    """Long generations that are all left: the next request is answered, all sequences are free."""
+
+    async def leave(url: str) -> None:
+        body = {"prompt": "One, two,", "max_tokens": 3000, "stream": stream, "temperature": 1.5}
+        body |= {"logit_bias": {str(token): -100 for token in range(8)}}
+        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+            task = asyncio.create_task(ask(client, body))
+            await asyncio.sleep(0.5)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def leave_all(url: str) -> None:
+        await asyncio.gather(*(leave(url) for _ in range(N_ABANDONED)))
+
+    with server_process("--parallel", "4", "--threads", "1", "--queue", "1000") as server:
+        asyncio.run(leave_all(server.url))
+        start = time.monotonic()
+        body = {"messages": [{"role": "user", "content": "What is the capital of Chile?"}]}
+        answer = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60).json()
+        assert "Santiago" in answer["choices"][0]["message"]["content"]
+        print(f"the next request took {time.monotonic() - start:.2f} s")
+        assert idle_slots(server)
+        assert server.terminate() == 0
+        assert not [line for line in server.log if "error" in line.lower()]
