@@ -8,22 +8,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from .constraints import Compiler, Thinking
 from .engine import Engine
-from .errors import PromptError, UsageError
+from .errors import UsageError
 from .experts import resolve_weights
 from .generation import Request, TokenEvent
 from .llama import Weights
-from .options import GenerationOptions, RuntimeOptions
+from .options import CONSTRAINTS, GenerationOptions, RuntimeOptions
 from .prompts import (
     Message,
     PromptEncoder,
     check_messages,
-    plain_transcript,
     without_thinking,
 )
 from .reasoning import opens_block
+from .rendering import Renderer
 from .stream import Completion, Prepared, Stream
-from .templates import ChatTemplate
+from .toolcalls import Tools, read_tools
 
 OnPrefill = Callable[[int, int], None]
 
@@ -79,9 +80,12 @@ class FusedModel:
         self.vocabulary = parts.tuned.vocabulary
         self.n_ctx = parts.engine.ensemble.n_ctx
         self.n_vocab = parts.engine.ensemble.n_vocab
-        self._templates: dict[str | Path, ChatTemplate] = {}
+        self._renderer = Renderer(
+            parts.tuned, parts.styles[self.engine.ensemble.roles.experts[0][0]]
+        )
         capacity = runtime.parallel * len(set(parts.styles))
         self._encoder = PromptEncoder(self.vocabulary, capacity)
+        self._compiler = Compiler(self.vocabulary, self.n_vocab, self.engine.eog)
         self._streams: list[Stream] = []
         self._is_open = True
 
@@ -89,6 +93,11 @@ class FusedModel:
     def can_draft(self) -> bool:
         """Whether all caches can take tokens back; recurrent and hybrid models' cannot."""
         return self.engine.ensemble.can_rewind
+
+    @property
+    def chat_template(self) -> str | None:
+        """The source of the tuned model's chat template, if it reads one."""
+        return self._renderer.source
 
     def chat(self, messages: Sequence[Message], **options: Any) -> Completion:
         """Answer a conversation; see `stream_chat`."""
@@ -146,14 +155,20 @@ class FusedModel:
         *,
         keep_thinking: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
+        parallel_tool_calls: bool | None = None,
         **options: Any,
     ) -> Prepared:
         """Check a conversation and make it a request for `start`; any thread may do this.
 
         Args:
-            messages: {"role": "system" | "user" | "assistant", "content": text} each.
+            messages: {"role": "system" | "user" | "assistant", "content": text} each; more in
+                `prompts.check_messages`.
             keep_thinking: leave <think> blocks at the start of earlier replies in the prompt.
-            tools: functions that the model may call, as the OpenAI API describes them.
+            tools: functions that the model may call, as the OpenAI API describes them; see
+                `toolcalls.read_tools`.
+            tool_choice: "auto", "none", "required", or an object that names a function.
+            parallel_tool_calls: False allows one call.
             **options: fields of `GenerationOptions`, and on_prefill(done, total).
 
         Raises:
@@ -165,12 +180,21 @@ class FusedModel:
         check_messages(messages)
         if not keep_thinking:
             messages = without_thinking(messages)
+        read = read_tools(tools, tool_choice, parallel_tool_calls)
+        used = self._renderer.with_format(read) if read else None
         texts = {
-            style: self._render(style, messages, tools)
+            style: self._renderer.text(style, messages, used.definitions if used else None)
             for style in dict.fromkeys(self._parts.styles)
         }
+        opened = any(map(opens_block, texts.values()))
+        if used and used.is_forced:
+            options = {**options, "grammar": self._forced(used, options)}
         ids = {style: self._encoder.encode(text) for style, text in texts.items()}
-        request = self._request(tuple(ids[style] for style in self._parts.styles), options)
+        thinking: Thinking = (
+            "opened" if opened else "allowed" if self._renderer.may_think else "none"
+        )
+        prompts = tuple(ids[style] for style in self._parts.styles)
+        request = self._request(prompts, options, thinking)
 
         def remember(completion: Completion) -> None:
             if not completion.text_was_cut:
@@ -178,9 +202,21 @@ class FusedModel:
                 for style in texts.keys() - {"plain"}:
                     self._encoder.remember(texts[style], ids[style], completion.text, reply)
 
-        opened = any(map(opens_block, texts.values()))
         base = request.prompts[self.engine.ensemble.roles.base]
-        return Prepared(request, base, opened, on_end=remember)
+        visible = used.visible(self.vocabulary) if used else frozenset()
+        return Prepared(request, base, opened, visible, used, on_end=remember)
+
+    def _forced(self, tools: Tools, options: Mapping[str, Any]) -> str:
+        """The grammar that makes the reply a call.
+
+        Raises:
+            UsageError: where the reply has to look like something else, too.
+        """
+        for name in CONSTRAINTS:
+            if options.get(name) is not None:
+                message = f"{name} cannot go together with a tool_choice that asks for a call"
+                raise UsageError(message)
+        return tools.grammar(self.vocabulary)
 
     def prepare_complete(
         self,
@@ -210,13 +246,19 @@ class FusedModel:
         request = self._request((ids,) * len(self._parts.styles), options)
         return Prepared(replace(request, echo=echo, generate=generate), ids)
 
-    def _request(self, prompts: tuple[tuple[int, ...], ...], options: dict[str, Any]) -> Request:
+    def _request(
+        self,
+        prompts: tuple[tuple[int, ...], ...],
+        options: dict[str, Any],
+        thinking: Thinking = "none",
+    ) -> Request:
         on_prefill: OnPrefill | None = options.pop("on_prefill", None)
         settings = self.options.updated(options)
         weights = resolve_weights(self.experts, settings)
         request = Request(prompts, settings, weights, on_prefill=on_prefill)
         self.engine.check(request)
-        return request
+        constraint = self._compiler.compile(settings, thinking)
+        return replace(request, constraint=constraint) if constraint else request
 
     def start(self, prepared: Prepared) -> Stream:
         """Queue a request in the engine; only in the thread that runs the model."""
@@ -232,39 +274,6 @@ class FusedModel:
         stream = self.start(prepared)
         self._streams.append(stream)
         return stream
-
-    def _render(
-        self,
-        style: str | Path,
-        messages: Sequence[Message],
-        tools: Sequence[Mapping[str, Any]] | None = None,
-    ) -> str:
-        """A conversation in one of `Parts.styles`."""
-        if style == "plain":
-            return plain_transcript(messages)
-        if style not in self._templates:
-            markers = (self._marker(token) for token in (self.vocabulary.bos, self.vocabulary.eos))
-            self._templates[style] = ChatTemplate(self._template_source(style), *markers)
-        template = self._templates[style]
-        return template.render(messages, tools) if tools else template.render(messages)
-
-    def _template_source(self, style: str | Path) -> str:
-        if isinstance(style, Path):
-            try:
-                return style.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise PromptError(f"the chat template {style} cannot be read: {error}") from error
-        source = self._parts.tuned.chat_template()
-        if not source:
-            raise PromptError(
-                f"{self._parts.tuned.path} has no chat template; use `complete`, "
-                "or a tuned model (for an adapter: a reference) that has one, or "
-                "`templates` in a model entry"
-            )
-        return source
-
-    def _marker(self, token: int) -> str:
-        return self.vocabulary.piece(token, special=True).decode() if token >= 0 else ""
 
     def tokenize(self, text: str, special: bool = False) -> list[int]:
         """Token ids of a text; `special` adds BOS and reads markers as control tokens."""

@@ -12,6 +12,7 @@ from .engine import Engine
 from .generation import Generation, Request, TokenEvent
 from .llama import Vocabulary
 from .text import TextStream
+from .toolcalls import ToolCall, Tools, split_calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +51,13 @@ class Completion:
         alphas: one number per expert, per token.
         traces: the tokens' distributions, where asked for.
         prompt_tokens: the base's prompt.
-        finish_reason: "stop", "length" or "cancelled".
+        finish_reason: "stop", "length" or "cancelled"; "error" where an error ended it.
         context_full: "length" because the context ended, not because of max_tokens.
         timings: how long it took.
         thinking_opened: the prompt opened a <think> block, so the text begins inside it.
         prompt_scores: log F of every prompt token but the first, where asked for.
         text_was_cut: a stop string ended the text, so that tokens say more than the text.
+        tools: what the reply could call; None where nothing.
     """
 
     text: str
@@ -70,6 +72,7 @@ class Completion:
     thinking_opened: bool = False
     prompt_scores: tuple[TokenEvent, ...] = ()
     text_was_cut: bool = False
+    tools: Tools | None = None
 
     @property
     def thinking(self) -> str:
@@ -78,8 +81,21 @@ class Completion:
 
     @property
     def answer(self) -> str:
-        """The text after its <think> block; the text itself where there is none."""
-        return reasoning.split(self.text, self.thinking_opened)[1]
+        """The text after its <think> block, without calls; the text itself where there is none."""
+        return self._answer_and_calls[0]
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls of tools in the text; none where no tools were given."""
+        return self._answer_and_calls[1]
+
+    @property
+    def _answer_and_calls(self) -> tuple[str, tuple[ToolCall, ...]]:
+        answer = reasoning.split(self.text, self.thinking_opened)[1]
+        if self.tools is None:
+            return answer, ()
+        # The ids are the same whenever they are asked for.
+        return split_calls(answer, self.tools, seed=repr((self.prompt_tokens, self.tokens)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +107,7 @@ class Prepared:
         prompt: the base's prompt, one of the request's.
         thinking_opened: see `Completion.thinking_opened`.
         visible: ids of control tokens whose markers belong to the text.
+        tools: what the reply may call; None where nothing.
         on_end: what else is to be done with the completion.
     """
 
@@ -98,6 +115,7 @@ class Prepared:
     prompt: tuple[int, ...]
     thinking_opened: bool = False
     visible: frozenset[int] = frozenset()
+    tools: Tools | None = None
     on_end: Callable[[Completion], None] | None = None
 
     @property
@@ -123,6 +141,7 @@ class Stream(Iterator[TokenEvent]):
         self._engine = engine
         self.thinking_opened = prepared.thinking_opened
         self._visible = prepared.visible
+        self._tools = prepared.tools
         self._vocabulary = vocabulary
         self._text = TextStream(request.options.stop)
         self._events: list[TokenEvent] = []
@@ -241,6 +260,7 @@ class Stream(Iterator[TokenEvent]):
             thinking_opened=self.thinking_opened,
             prompt_scores=tuple(generation.scores),
             text_was_cut=self._text.stopped,
+            tools=self._tools,
         )
 
 

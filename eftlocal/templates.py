@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -17,14 +18,27 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from .errors import PromptError
+from .toolcalls import ToolFormat, as_object, write_calls
 
 # What a chat template may spend: one for each step and for 16 characters that it handles.
 _MAX_WORK = 10_000_000
 _MAX_SECONDS = 5.0
 
+_TRIAL = [{"role": "user", "content": "Hello"}]
+_TRIAL_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "look_up",
+        "description": "Looks a word up.",
+        "parameters": {"type": "object", "properties": {"word": {"type": "string"}}},
+    },
+}
+
 
 class ChatTemplate:
     """A model's Jinja chat template, in a sandbox and with bounds on time and size.
+
+    Several threads may render at once; they take turns.
 
     Args:
         source: the template as it stands in the GGUF.
@@ -36,30 +50,97 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, bos: str = "", eos: str = "") -> None:
+        self.source = source
         self._sandbox = _Sandbox()
-        self._constants = {"bos_token": bos, "eos_token": eos, "tools": None, "documents": None}
+        self._lock = threading.Lock()
+        self._constants = {"bos_token": bos, "eos_token": eos, "documents": None}
+        self._has_tools: bool | None = None
         try:
             tree = _Watch().visit(self._sandbox.parse(source))
             self._template = self._sandbox.from_string(tree)
         except Exception as error:  # a template is foreign code and may raise anything
             raise PromptError(f"the chat template cannot be read: {_line(error)}") from error
 
-    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
         """The conversation as text, up to where the next reply begins.
 
+        Args:
+            messages: see `prompts.check_messages`; JSON texts of calls' arguments become objects.
+                Where the template knows tools, but no calls, these become text.
+            tools: {"type": "function", "function": {...}} each.
+
         Raises:
-            PromptError: where the template refuses the messages, fails, or runs too long.
+            PromptError: where the template refuses the messages, fails, runs too long, or would
+                leave out tools or calls.
         """
-        self._sandbox.start()
+        has_calls = any(message.get("tool_calls") for message in messages)
+        prints_calls = "tool_calls" in self.source
+        if not self.has_tools and (tools or (has_calls and not prints_calls)):
+            raise PromptError("the model's chat template has no tools")
+        if has_calls and not prints_calls:
+            form = ToolFormat.of_template(self.source)
+            messages = [_with_calls_as_text(message, form) for message in messages]
+        return self._render(messages, tools)
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether tools change what the template prints; found out by a trial."""
+        if self._has_tools is None:
+            self._has_tools = "tools" in self.source and self._prints_tools()
+        return self._has_tools
+
+    def _prints_tools(self) -> bool:
         try:
-            return self._template.render(
-                messages=[dict(m) for m in messages], add_generation_prompt=True, **self._constants
-            )
+            return self._render(_TRIAL, None) != self._render(_TRIAL, [_TRIAL_TOOL])
         except PromptError:
-            raise
-        except Exception as error:  # as above
-            message = f"the chat template refuses this conversation: {_line(error)}"
-            raise PromptError(message) from error
+            return True  # it names tools, and wants another conversation than this
+
+    def _render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+    ) -> str:
+        values = {"messages": [_for_template(message) for message in messages], **self._constants}
+        values["tools"] = [dict(tool) for tool in tools] if tools else None
+        with self._lock:  # the sandbox counts the work of one rendering
+            self._sandbox.start()
+            try:
+                return self._template.render(values, add_generation_prompt=True)
+            except PromptError:
+                raise
+            except Exception as error:  # as above
+                message = f"the chat template refuses this conversation: {_line(error)}"
+                raise PromptError(message) from error
+
+
+def _for_template(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message as templates know it: system for developer, "" for no content, no empty keys."""
+    known = {key: value for key, value in message.items() if value not in (None, [], ())}
+    known["content"] = message.get("content") or ""
+    if message.get("role") == "developer":
+        known["role"] = "system"
+    calls = known.get("tool_calls")
+    if calls:
+        known["tool_calls"] = [_call(call) for call in calls]
+    return known
+
+
+def _with_calls_as_text(message: Mapping[str, Any], form: ToolFormat) -> Mapping[str, Any]:
+    calls = message.get("tool_calls")
+    if not calls:
+        return message
+    parts = filter(None, [message.get("content"), write_calls(form, calls)])
+    return {**message, "tool_calls": None, "content": "\n".join(parts)}
+
+
+def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A call whose arguments are an object where that is possible; most templates print it so."""
+    function = {**call["function"], "arguments": as_object(call["function"].get("arguments", ""))}
+    return {**call, "type": "function", "function": function}
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):

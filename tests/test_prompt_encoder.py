@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Sequence
 
 import pytest
@@ -144,3 +146,34 @@ def test_one_beginning_of_sequence(
 ) -> None:
     """BOS stands at the start once, whether the template or the tokenizer puts it there."""
     assert PromptEncoder(tokenizer).encode(text) == wanted
+
+
+def test_threads_encode_and_remember_at_once() -> None:
+    """What one thread remembers never disturbs another that looks for it."""
+    encoder, stop = PromptEncoder(ToyTokenizer(), capacity=500), threading.Event()
+    failed: list[Exception] = []
+
+    def remember() -> None:
+        while not stop.is_set():
+            encoder.remember("<user>b<end>", FIRST, "b", ids_of("b"))
+
+    def encode() -> None:
+        try:
+            for _ in range(300):
+                assert text_of(encoder.encode("<user>a<end>b<end>")) == "<s><user>a<end>b<end>"
+        except Exception as error:
+            failed.append(error)
+
+    writers = [threading.Thread(target=remember) for _ in range(2)]
+    readers = [threading.Thread(target=encode) for _ in range(3)]
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    for thread in (*writers, *readers):
+        thread.start()
+    for thread in readers:
+        thread.join()
+    stop.set()
+    for thread in writers:
+        thread.join()
+    sys.setswitchinterval(usual)
+    assert failed == []

@@ -77,9 +77,9 @@ class Weights:
         )
         self.vocabulary = Vocabulary(self.model, path)
 
-    def chat_template(self) -> str | None:
-        """The Jinja chat template in the file's metadata, if it has one."""
-        template = lib.llama_model_chat_template(self.model, None)
+    def chat_template(self, name: str | None = None) -> str | None:
+        """A Jinja chat template in the file's metadata, if it has one; without a name the usual."""
+        template = lib.llama_model_chat_template(self.model, name.encode() if name else None)
         return template.decode("utf-8", "replace") if template else None
 
     def close(self) -> None:
