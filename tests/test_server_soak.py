@@ -9,18 +9,19 @@ import asyncio
 import os
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 import eftlocal
 
-from .near_ties import assert_same_but_for_near_ties
-from .server_process import ServerProcess, server_process
+from .serve_process import Server, serving
 
-N_REQUESTS = int(os.environ.get("EFTLOCAL_SOAK", "120"))
-N_ABANDONED = int(os.environ.get("EFTLOCAL_ABANDONED", "24"))
+N_REQUESTS = int(os.environ.get("EFTLOCAL_SOAK", "64"))
+N_ABANDONED = int(os.environ.get("EFTLOCAL_ABANDONED", "16"))
 N_CLIENTS = 8
 MEMORY_PER_REQUEST = 1024
 """Bytes of anonymous memory that a request may leave behind, on average."""
@@ -29,6 +30,15 @@ NOISE = 2 << 20
 
 SUBJECTS = ("Chile", "France", "Peru", "Japan", "Kenya", "Norway", "Cuba", "gold", "a tiger")
 Body = dict[str, Any]
+Tokens = list[tuple[int, float]]
+"""Ids and log-probabilities."""
+
+MOST_ROUNDING, MEAN_ROUNDING = 0.6, 0.03
+"""How far log-probabilities of atlas move, at most and on average, where sequences share a cache.
+
+llama.cpp rounds activations to eight bits, so the least change elsewhere can move a logit. As much
+lies between a cache in 16 and one in 32 bits: 0.33 at most, the 99th percentile being 0.2.
+"""
 
 
 def random_body(number: int) -> Body:
@@ -61,9 +71,9 @@ def path_of(body: Body) -> str:
     return "/v1/chat/completions" if "messages" in body else "/v1/completions"
 
 
-async def ask(client: httpx.AsyncClient, body: Body) -> dict[int, list[int]]:
+async def ask(client: httpx.AsyncClient, body: Body) -> dict[int, Tokens]:
     """Send a request; token ids by choice."""
-    tokens: dict[int, list[int]] = {}
+    tokens: dict[int, Tokens] = {}
     if not body["stream"]:
         answer = await client.post(path_of(body), json=body)
         assert answer.status_code == 200, answer.text
@@ -81,17 +91,19 @@ async def ask(client: httpx.AsyncClient, body: Body) -> dict[int, list[int]]:
     return tokens
 
 
-def collect(part: Body, tokens: dict[int, list[int]]) -> None:
+def collect(part: Body, tokens: dict[int, Tokens]) -> None:
     """Gather the token ids of an answer or a chunk."""
     assert "error" not in part, part
     for choice in part["choices"]:
         records = choice.get("eft", {}).get("tokens", [])
-        tokens.setdefault(choice["index"], []).extend(record["id"] for record in records)
+        tokens.setdefault(choice["index"], []).extend(
+            (record["token"], record["logprob"]) for record in records
+        )
 
 
-async def run_clients(url: str, bodies: list[Body]) -> list[dict[int, list[int]]]:
+async def run_clients(url: str, bodies: list[Body]) -> list[dict[int, Tokens]]:
     """Send all requests from eight clients; what each got, in order."""
-    results: list[dict[int, list[int]]] = [{} for _ in bodies]
+    results: list[dict[int, Tokens]] = [{} for _ in bodies]
     rest = list(enumerate(bodies))[::-1]
 
     async def work() -> None:
@@ -104,48 +116,73 @@ async def run_clients(url: str, bodies: list[Body]) -> list[dict[int, list[int]]
     return results
 
 
-def idle_slots(server: ServerProcess) -> bool:
+def idle_slots(server: Server) -> bool:
     """Whether every sequence is free."""
     slots = httpx.get(f"{server.url}/slots", timeout=20).json()
     return all(not slot["is_processing"] for slot in slots)
 
 
-def prepared_of(model: eftlocal.FusedModel, body: Body, choice: int) -> Any:
-    """The same request for the Python API."""
-    names = ("seed", "temperature", "top_k", "max_tokens", "alpha", "stop")
+def single_run(model: eftlocal.FusedModel, body: Body, choice: int) -> eftlocal.Completion:
+    """The same request for the Python API, alone."""
+    names = ("seed", "temperature", "top_k", "max_tokens", "alpha", "stop", "draft")
     options = {name: body[name] for name in names if name in body}
     if "messages" in body:
-        return model.prepare_chat(body["messages"], **options).with_choice(choice)
-    return model.prepare_complete(body["prompt"], **options).with_choice(choice)
+        prepared = model.prepare_chat(body["messages"], **options)
+    else:
+        prepared = model.prepare_complete(body["prompt"], **options)
+    stream = model.start(prepared.with_choice(choice))
+    for _ in stream:
+        pass
+    return stream.completion
 
 
-def test_a_soak_changes_no_text_and_leaves_no_memory() -> None:
-    """Seeded requests from eight clients equal their single runs, but for near-ties."""
+def differences(
+    model: eftlocal.FusedModel, body: Body, single: eftlocal.Completion, tokens: Tokens
+) -> list[float]:
+    """How far the log-probs of a text are from those of the same text, read alone."""
+    ids = [token for token, _ in tokens]
+    scores = model.score((*single.prompt_tokens, *ids), alpha=body["alpha"])
+    alone = [event.logprob for event in scores[len(single.prompt_tokens) - 1 :]]
+    return [abs(a - b) for (_, a), b in zip(tokens, alone, strict=True)]
+
+
+@pytest.mark.parametrize("kv_unified", ["auto", "off"])
+def test_a_soak_changes_no_text_and_leaves_no_memory(kv_unified: str, tmp_path: Path) -> None:
+    """Seeded requests from eight clients equal their single runs.
+
+    Where each has a cache of its own, they do so to the last bit. Where they share one, rounding
+    may choose another token; every log-probability is still that of the text, but for rounding.
+    """
     bodies = [random_body(number) for number in range(N_REQUESTS)]
-    with server_process("--parallel", "4", "--threads", "1") as server:
-        asyncio.run(run_clients(server.url, bodies[: len(bodies) // 3]))
-        before = server.anonymous_memory()
+    # Caches of a short context are full after the first requests, which count as warming up.
+    settings = ("--ctx", "512", "--parallel", "4", "--threads", "1", "--kv-unified", kv_unified)
+    with serving(tmp_path, *settings) as server:
+        asyncio.run(run_clients(server.url, bodies))
+        before = server.memory
         results = asyncio.run(run_clients(server.url, bodies))
-        growth = server.anonymous_memory() - before
+        growth = server.memory - before
         assert idle_slots(server)
         assert server.terminate() == 0
-        assert not [line for line in server.log if "error" in line.lower()]
-    equal = total = 0
+        assert not [line for line in server.lines if "error" in line.lower()]
+    equal, moved = [], []
     with eftlocal.load("atlas", threads=1) as model:
         for body, result in zip(bodies, results, strict=True):
             for choice in range(body.get("n", 1)):
-                prepared = prepared_of(model, body, choice)
-                equal += assert_same_but_for_near_ties(model, prepared, result[choice])
-                total += 1
-    print(
-        f"{equal} of {total} equal, the others part at near-ties; {growth / N_REQUESTS:.0f} B each"
-    )
-    assert equal > 0.8 * total
+                single = single_run(model, body, choice)
+                plain = list(zip(single.tokens, single.logprobs, strict=True))
+                equal.append(plain == result[choice])
+                moved += differences(model, body, single, result[choice])
+    print(f"{sum(equal)} of {len(equal)} equal; log-probs move by {max(moved):.3f} at most,")
+    print(f"{np.mean(moved):.4f} on average; {growth / N_REQUESTS:.0f} bytes a request")
+    if kv_unified == "off":
+        assert all(equal)
+    assert max(moved) < MOST_ROUNDING
+    assert np.mean(moved) < MEAN_ROUNDING
     assert growth < NOISE + MEMORY_PER_REQUEST * N_REQUESTS
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_abandoned_requests_cost_nothing(stream: bool) -> None:
+def test_abandoned_requests_cost_nothing(stream: bool, tmp_path: Path) -> None:
     """Long generations that are all left: the next request is answered, all sequences are free."""
 
     async def leave(url: str) -> None:
@@ -160,7 +197,7 @@ def test_abandoned_requests_cost_nothing(stream: bool) -> None:
     async def leave_all(url: str) -> None:
         await asyncio.gather(*(leave(url) for _ in range(N_ABANDONED)))
 
-    with server_process("--parallel", "4", "--threads", "1", "--queue", "1000") as server:
+    with serving(tmp_path, "--parallel", "4", "--threads", "1", "--queue", "1000") as server:
         asyncio.run(leave_all(server.url))
         start = time.monotonic()
         body = {"messages": [{"role": "user", "content": "What is the capital of Chile?"}]}
@@ -169,4 +206,4 @@ def test_abandoned_requests_cost_nothing(stream: bool) -> None:
         print(f"the next request took {time.monotonic() - start:.2f} s")
         assert idle_slots(server)
         assert server.terminate() == 0
-        assert not [line for line in server.log if "error" in line.lower()]
+        assert not [line for line in server.lines if "error" in line.lower()]
