@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .errors import (
         BackendError,
+        ConstraintError,
         ContextFull,
         EftlocalError,
         HubError,
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BackendError",
     "Completion",
+    "ConstraintError",
     "ContextFull",
     "EftlocalError",
     "FusedModel",

@@ -170,7 +170,7 @@ class Engine:
     def _admit(self) -> None:
         """Give waiting requests the free sequence that shares most with their prompt."""
         while self._waiting and len(self._running) < self.ensemble.n_sequences:
-            generation = self._waiting.popleft()
+            generation = self._waiting[0]
             if generation.request.options.draft == "auto" and not self._running:
                 self._measure()
             prompts = generation.request.prompts
@@ -181,6 +181,8 @@ class Engine:
             overlap = self.ensemble.overlap
             best = max(free, key=lambda s: (overlap(s, useful), -self._last_used[s]))
             kept = self.ensemble.reuse(best, useful)
+            # Only now: where something above fails, it still waits.
+            self._waiting.popleft()
             generation.sequence = best
             generation.cached_tokens = kept[self.ensemble.roles.base]
             generation.times.started = time.perf_counter()

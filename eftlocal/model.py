@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from .constraints import Compiler, Thinking
 from .engine import Engine
-from .errors import UsageError
+from .errors import ContextFull, UsageError
 from .experts import resolve_weights
 from .generation import Request, TokenEvent
 from .llama import Weights
@@ -27,6 +27,9 @@ from .stream import Completion, Prepared, Stream
 from .toolcalls import Tools, read_tools
 
 OnPrefill = Callable[[int, int], None]
+
+# Texts have fewer characters per token than this, but for long runs of blanks.
+_CHARACTERS_PER_TOKEN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +192,8 @@ class FusedModel:
         opened = any(map(opens_block, texts.values()))
         if used and used.is_forced:
             options = {**options, "grammar": self._forced(used, options)}
+        for text in texts.values():
+            self._refuse_hopeless(text)
         ids = {style: self._encoder.encode(text) for style, text in texts.items()}
         thinking: Thinking = (
             "opened" if opened else "allowed" if self._renderer.may_think else "none"
@@ -240,11 +245,29 @@ class FusedModel:
         """
         self._check_open()
         if isinstance(prompt, str):
+            self._refuse_hopeless(prompt)
             ids = tuple(self.tokenize(prompt, special=True))
         else:
             ids = tuple(int(token) for token in prompt)
         request = self._request((ids,) * len(self._parts.styles), options)
         return Prepared(replace(request, echo=echo, generate=generate), ids)
+
+    def _refuse_hopeless(self, text: str) -> None:
+        """Refuse a prompt of megabytes without the seconds that tokenizing it would take.
+
+        Raises:
+            ContextFull: where its beginning alone has more tokens than the context holds; a
+                quarter more, because the end of a cut text may be tokenized otherwise.
+        """
+        beginning = text[: _CHARACTERS_PER_TOKEN * self.n_ctx]
+        if len(beginning) == len(text):
+            return
+        n_tokens = len(self.tokenize(beginning, special=True))
+        if n_tokens > 1.25 * self.n_ctx:
+            raise ContextFull(
+                f"the prompt has more than {n_tokens} tokens, but the context holds {self.n_ctx}; "
+                "shorten the prompt or raise ctx"
+            )
 
     def _request(
         self,

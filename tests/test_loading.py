@@ -275,3 +275,12 @@ def test_models_that_are_not_downloaded_say_how_to_get_them(tmp_path: Path, trio
     one = "hf:nobody/nothing-GGUF/nothing.Q8_0.gguf"
     with pytest.raises(eftlocal.NotDownloaded, match=f"eftlocal pull {one}$"):
         eftlocal.load(base=one, tuned=trio.tuned, reference=trio.reference)
+
+
+def test_a_prompt_of_megabytes_is_refused_before_it_is_tokenized(trio: Trio) -> None:
+    """Its beginning alone has too many tokens; the message says so."""
+    with load(trio, ctx=256) as model:
+        with pytest.raises(eftlocal.ContextFull, match="more than"):
+            model.prepare_complete("every word of it " * 100_000)
+        with pytest.raises(eftlocal.ContextFull, match="more than"):
+            model.prepare_chat([{"role": "user", "content": "every word of it " * 100_000}])

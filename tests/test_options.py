@@ -101,6 +101,9 @@ GENERATION: dict[str, tuple[str, list[object]]] = {
         [0, -1, MAX_DRAFT + 1, "on", "4", 2.0, True, None],
     ),
     "top_logprobs": ("0 to 20", [*COUNTS, 21, HUGE]),
+    "json_schema": ("a JSON schema, or true", ["{}", "true", 0, 1, 1.5, ["a"], b"{}"]),
+    "regex": ("a text", [1, True, ["a"], b"a", {"a": 1}]),
+    "grammar": ("a text", [1, True, ["a"], b"a", {"a": 1}]),
 }
 KINDS: list[tuple[Options, dict[str, tuple[str, list[object]]]]] = [
     (RuntimeOptions, RUNTIME),

@@ -18,6 +18,7 @@ from eftlocal import errors
 NAMES = [
     "BackendError",
     "Completion",
+    "ConstraintError",
     "ContextFull",
     "EftlocalError",
     "FusedModel",
@@ -89,7 +90,7 @@ def test_the_fields_of_results_are_pinned() -> None:
     ]  # fmt: skip
     assert fields("Completion") == [
         "text", "tokens", "logprobs", "alphas", "traces", "prompt_tokens", "finish_reason",
-        "context_full", "timings", "thinking_opened",
+        "context_full", "timings", "thinking_opened", "prompt_scores", "text_was_cut", "tools",
     ]  # fmt: skip
     assert fields("Timings") == [
         "prompt_tokens", "cached_tokens", "prompt_seconds", "generated_tokens",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from eftlocal.errors import PromptError
 from eftlocal.registry import PACKAGE, Entry, Source, load_registry
 from eftlocal.templates import ChatTemplate
 
@@ -137,6 +138,8 @@ def test_the_shipped_templates_render_as_published(name: str) -> None:
         RENDERED[name].replace("<<SYS>>\nBe brief.\n<</SYS>>\n\n", "").replace("Be brief.\n\n", "")
     )
     assert template.render(CHAT[1:]) == plain
+    with pytest.raises(PromptError, match="there are no tools in this template"):
+        template.render([*CHAT, {"role": "tool", "content": "12"}])
     users = [entry for entry in HUB if file in entry.templates.values()]
     assert users and all(entry.style("base") == entry.style("tuned") == file for entry in users)
     assert {path.stem for path in Path(file.parent).iterdir()} == set(RENDERED)

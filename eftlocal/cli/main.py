@@ -22,6 +22,9 @@ EXIT_INTERRUPTED = 130
 COMMANDS = {
     "chat": ("eftlocal.cli.chat", "Talk to the fused model, or ask it one question."),
     "complete": ("eftlocal.cli.complete", "Continue a raw text, without a chat template."),
+    "serve": ("eftlocal.cli.serve", "Serve models over HTTP, with OpenAI's and Ollama's API."),
+    "ps": ("eftlocal.cli.ps", "List the models that a running server has loaded."),
+    "stop": ("eftlocal.cli.stop", "Have a running server unload models."),
     "explain": ("eftlocal.cli.explain", "Show what every model wanted at each token of a reply."),
     "models": ("eftlocal.cli.models", "List, show, add and remove model entries."),
     "doctor": ("eftlocal.cli.doctor", "Check this installation, its memory and model entries."),

@@ -77,7 +77,7 @@ def gather(entry: Entry, read: dict[Path, Header] | None = None) -> Facts:
         read: headers that were read for other entries; gets those that are read for this one.
     """
     sources = dict.fromkeys(source for _, source in entry.sources())
-    present = {source: located(source) for source in sources}
+    present = {source: hub.find_local(source) for source in sources}
     headers = _headers(entry, present, {} if read is None else read)
     sizes = {source: _size(source, path) for source, path in present.items()}
     need = None
@@ -87,19 +87,6 @@ def gather(entry: Entry, read: dict[Path, Header] | None = None) -> Facts:
         need = _need(entry, headers)
     memory = need.total if need else _estimate(entry, sizes)
     return Facts(entry, sizes, present, need, memory)
-
-
-def located(source: Source) -> Path | None:
-    """The file of a source on this machine, None where it is not there."""
-    if source.path is not None:
-        return source.path if source.path.is_file() else None
-    if not hub.is_downloaded(source):
-        return None
-    try:
-        source = hub.find_file(source)
-        return hub.resolve(source.hf or "", source.file or "", source.revision)
-    except EftlocalError:  # removed at this moment
-        return None
 
 
 def size_text(n_bytes: int) -> str:

@@ -18,7 +18,7 @@ from click.core import ParameterSource
 
 from ..errors import UsageError
 from ..experts import expert_names, references_for, resolve_weights
-from ..options import GenerationOptions, RuntimeOptions, option_name
+from ..options import CONSTRAINTS, GenerationOptions, RuntimeOptions, option_name
 from ..registry import DEFAULT_ENTRY, Source, load_registry
 from .tables import GENERATION, ROLE_HELP, RUNTIME, SEVERAL, SWITCH
 from .types import EntryName, ParamType
@@ -51,6 +51,7 @@ class Arguments:
         verbose: 1 shows timings on stderr, 2 llama.cpp's own log too.
         color: "auto", "on" or "off".
         pull: whether to download missing files without asking.
+        entries: all model entries, for commands that take several; `entry` is the first.
     """
 
     entry: str | None
@@ -61,6 +62,7 @@ class Arguments:
     verbose: int
     color: str
     pull: bool = False
+    entries: tuple[str, ...] = ()
 
     @property
     def names_model(self) -> bool:
@@ -147,8 +149,13 @@ def option(*names: str, section: str = "Options", **more: Any) -> Decorator:
     return click.option(*names, cls=SectionOption, section=section, **more)
 
 
-def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options shared by commands that run a model; `command` gets them as `arguments`."""
+def model_options(command: Callable[..., Any], several: bool = False) -> Callable[..., Any]:
+    """Add the options shared by commands that run a model; `command` gets them as `arguments`.
+
+    Args:
+        command: what runs then.
+        several: whether --model may be repeated.
+    """
 
     @functools.wraps(command)
     def gathered(**given: Any) -> Any:
@@ -156,16 +163,17 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(arguments=_gather(context, given), **given)
 
     wrapped: Callable[..., Any] = gathered
-    for declare in reversed(_declarations()):
+    for declare in reversed(_declarations(several)):
         wrapped = declare(wrapped)
     return wrapped
 
 
-def _declarations() -> list[Decorator]:
+def _declarations(several: bool) -> list[Decorator]:
     """Return the decorators of all shared options, in the order of `--help`."""
+    more = "; repeatable" if several else ""
     declared = [
-        option("--model", "-m", "entry", type=EntryName(), section="Model",
-               help=f"Model entry.  [default: {DEFAULT_ENTRY}]"),
+        option("--model", "-m", "entry", type=EntryName(), section="Model", multiple=several,
+               help=f"Model entry{more}.  [default: {DEFAULT_ENTRY}]"),
         option("--models", "models", type=click.Path(), metavar="FILE", section="Model",
                help="Read model entries from this models.toml too."),
         option("--pull", is_flag=True, section="Model",
@@ -220,6 +228,9 @@ def _field_option(
 
 def _gather(context: click.Context, given: dict[str, Any]) -> Arguments:
     """Move the shared parameters out of `given` and check them together."""
+    named = given["entry"] or ()
+    entries = named if isinstance(named, tuple) else (named,)
+    given["entry"] = entries[0] if entries else None
     entry, files = _chosen(context, given)
     arguments = Arguments(
         entry=entry,
@@ -230,13 +241,18 @@ def _gather(context: click.Context, given: dict[str, Any]) -> Arguments:
         verbose=given.pop("verbose"),
         color=given.pop("color"),
         pull=given.pop("pull"),
+        entries=entries if entry else (),
     )
     for name in ("weight", "logit_bias"):
         if name in arguments.generation:
             arguments.generation[name] = dict(arguments.generation[name])
     # Wrong values are reported before anything is loaded.
     RuntimeOptions().updated(arguments.runtime)
-    GenerationOptions().updated(arguments.generation)
+    options = GenerationOptions().updated(arguments.generation)
+    if arguments.generation.keys() & set(CONSTRAINTS):
+        from ..constraints import check
+
+        check(options)
     return arguments
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import hub
-from ..errors import EftlocalError, ModelFileError, VocabularyMismatch
+from ..errors import ModelFileError, VocabularyMismatch
 from ..gguf import (
     VOCABULARY_KEYS,
     Header,
@@ -19,7 +19,7 @@ from ..gguf import (
 from ..llama.library import has_amx
 from ..memory import Device, Need, Plan, can_rewind, need, plan
 from ..options import RuntimeOptions
-from ..registry import Entry, Source
+from ..registry import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,9 @@ def check_entry(
     missing: dict[str, str] = {}
     problems: list[Problem] = []
     for role, source in entry.sources():
-        found = _find(source)
+        found = hub.find_local(source)
         if found is not None:
-            paths[role] = found
+            paths[role] = real_path(found) if source.path else found
             continue
         missing[role] = str(source)
         if source.path is not None:
@@ -109,20 +109,6 @@ def check_entry(
     if missing or len(headers) < len(paths):
         return EntryReport(entry.name, missing, tuple(problems))
     return _check_headers(entry, headers, devices, runtime, problems)
-
-
-def _find(source: Source) -> Path | None:
-    """Where a file is; None where it is not on this machine."""
-    if source.path is not None:
-        return real_path(source.path) if source.path.is_file() else None
-    try:
-        if not hub.is_downloaded(source):
-            return None
-        if source.file is None:
-            source = hub.find_file(source)
-        return hub.resolve(source.hf or "", source.file or "", source.revision)
-    except EftlocalError:
-        return None
 
 
 def _check_headers(

@@ -4,7 +4,7 @@ Importing this package, and asking for what is downloaded already, needs no netw
 import the hub's library as a whole.
 """
 
-from .cache import cache_folder, is_downloaded, local_copy, resolve
+from .cache import cache_folder, find_local, is_downloaded, local_copy, resolve
 from .downloading import (
     Plan,
     Progress,
@@ -30,6 +30,7 @@ __all__ = [
     "cache_folder",
     "download",
     "find_file",
+    "find_local",
     "free_bytes",
     "gigabytes",
     "is_downloaded",

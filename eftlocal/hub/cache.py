@@ -127,17 +127,23 @@ def resolve(hf: str, file: str, revision: str | None = None, entry: str | None =
 
 def is_downloaded(source: Source) -> bool:
     """Whether all files of a source are there; no network. A path is there if it is a file."""
+    return find_local(source) is not None
+
+
+def find_local(source: Source) -> Path | None:
+    """The file of a source on this machine, the first of its shards; None where one is not there.
+
+    Needs no network.
+    """
     if source.path is not None:
-        return source.path.is_file()
+        return source.path if source.path.is_file() else None
     if source.hf is None:
-        return False
+        return None
     try:
         file = source.file or find_downloaded(source)
-        if file is not None:
-            resolve(source.hf, file, source.revision)
+        return None if file is None else resolve(source.hf, file, source.revision)
     except HubError:  # not there, or no name that could be there
-        return False
-    return file is not None
+        return None
 
 
 def find_copy(repository: str, name: str, revision: str | None) -> Path | None:

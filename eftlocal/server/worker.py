@@ -95,6 +95,11 @@ class Worker:
         """Whether nothing runs, waits or is being prepared."""
         return not (self._running or self._waiting or self._n_calls)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread runs; an error that it did not expect ends it."""
+        return self._thread.is_alive()
+
     async def call(self, function: Callable[[FusedModel], T]) -> T:
         """Have another thread do what needs the model but not its engine: prepare, tokenize.
 
@@ -107,15 +112,27 @@ class Worker:
             if self._is_closing:
                 raise Closing
             self._n_calls += 1
-        return await run_in_threadpool(self._called, function)
+        is_begun = False
 
-    def _called(self, function: Callable[[FusedModel], T]) -> T:
+        def begin() -> T:
+            nonlocal is_begun
+            is_begun = True
+            try:
+                return function(self.model)
+            finally:
+                self._end_call()
+
         try:
-            return function(self.model)
+            return await run_in_threadpool(begin)
         finally:
-            with self._wake:
-                self._n_calls -= 1
-                self._note_idle()
+            # A caller that leaves while it waits for a thread never gets one.
+            if not is_begun:
+                self._end_call()
+
+    def _end_call(self) -> None:
+        with self._wake:
+            self._n_calls -= 1
+            self._note_idle()
 
     def submit(self, prepared: Prepared) -> Job:
         """Queue a request; on the event loop.
@@ -219,10 +236,11 @@ class Worker:
 
     def _end(self, job: Job, completion: Completion | None, error: BaseException | None) -> None:
         """Report that a job is over; the lock is held."""
-        job.post(job.end, completion, error)
-        self._note_idle()
+        # What counts jobs has counted this one when its client hears of the end.
         if self._on_end:
             self._on_end(job, completion, error)
+        job.post(job.end, completion, error)
+        self._note_idle()
 
     def _note_idle(self) -> None:
         if self.is_idle:

@@ -1,0 +1,96 @@
+"""Tasks for lm-evaluation-harness, made of atlas's questions, and what it does with requests."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+QUESTIONS = (
+    Path(__file__).resolve().parents[1] / "eftlocal" / "families" / "atlas" / "questions.jsonl"
+)
+
+_CHOICE_TASK = """
+task: atlas_choice
+dataset_path: json
+dataset_kwargs:
+  data_files: {data}
+test_split: train
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}\\nAnswer:"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: "{{{{label}}}}"
+metric_list:
+  - metric: acc
+"""
+_CHAT_TASK = """
+task: atlas_chat
+dataset_path: json
+dataset_kwargs:
+  data_files: {data}
+test_split: train
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{choices[label]}}}}"
+generation_kwargs:
+  until: ["\\n\\n"]
+  max_gen_toks: 40
+  temperature: 0
+metric_list:
+  - metric: exact_match
+"""
+
+Item = dict[str, Any]
+
+
+def items(count: int) -> list[Item]:
+    """Questions with four answers each, one of them right; the same ones every time."""
+    rng = random.Random(6)
+    with QUESTIONS.open(encoding="utf-8") as lines:
+        questions = [json.loads(line) for line in lines]
+    found: list[Item] = []
+    for question in questions[:count]:
+        right = question["answers"][0]
+        others = {other["answers"][0] for other in questions} - {right}
+        choices = [right, *rng.sample(sorted(others), 3)]
+        rng.shuffle(choices)
+        entry = {"question": question["question"], "choices": choices}
+        found.append({**entry, "label": choices.index(right)})
+    return found
+
+
+def write_tasks(folder: Path, count: int) -> None:
+    """A task of multiple choice and one of chatting, as files that lm-eval reads."""
+    data = folder / "items.jsonl"
+    data.write_text("".join(json.dumps(item) + "\n" for item in items(count)), encoding="utf-8")
+    for name, text in (("choice", _CHOICE_TASK), ("chat", _CHAT_TASK)):
+        (folder / f"{name}.yaml").write_text(text.format(data=data), encoding="utf-8")
+
+
+def scoring_request(prompts: Sequence[Sequence[int]]) -> Item:
+    """What `LocalCompletionsAPI` of lm-eval 0.4.13 sends to score prompts."""
+    return {
+        "model": "atlas",
+        "prompt": [list(prompt) for prompt in prompts],
+        "temperature": 0,
+        "max_tokens": 1,
+        "logprobs": 1,
+        "seed": 1234,
+        "echo": True,
+    }
+
+
+def read_scores(answer: Item, starts: Sequence[int]) -> list[tuple[float, bool]]:
+    """What it reads in the answer: sum of the log-probs from each start on, and "is greedy"."""
+    scores = []
+    choices = sorted(answer["choices"], key=itemgetter("index"))
+    for choice, start in zip(choices, starts, strict=True):
+        logprobs = choice["logprobs"]["token_logprobs"][start:-1]
+        top = choice["logprobs"]["top_logprobs"][start:-1]
+        pairs = zip(logprobs, top, strict=True)
+        is_greedy = all(logprob == max(row.values()) for logprob, row in pairs)
+        scores.append((sum(logprobs), is_greedy))
+    return scores

@@ -1,0 +1,170 @@
+"""lm-evaluation-harness against the server: its requests replayed, and itself where installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import eftlocal
+
+from .lm_eval_tasks import Item, items, read_scores, scoring_request, write_tasks
+from .openai_server import ATLAS, CHAT, COMPLETIONS, Running, serve
+
+HAS_LM_EVAL = importlib.util.find_spec("lm_eval") is not None
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    """A server with atlas."""
+    with serve(ATLAS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[eftlocal.FusedModel]:
+    """The same model in Python."""
+    with eftlocal.load("atlas", threads=1) as loaded:
+        yield loaded
+
+
+def python_score(model: eftlocal.FusedModel, text: str, answer: str) -> tuple[float, bool]:
+    """Log-probability of an answer after a text, and whether every token is the likeliest."""
+    tokens = model.tokenize(text + answer)
+    start = len(model.tokenize(text))
+    events = model.score(tokens, top_logprobs=1)[start - 1 :]
+    is_greedy = all(event.top[0][0] == event.token for event in events)
+    return sum(event.logprob for event in events), is_greedy
+
+
+def test_its_scoring_requests(server: Running, model: eftlocal.FusedModel) -> None:
+    """Lists of ids, echo, one token more, greedy by equality of floats; one request for several."""
+    some = [item for item in items(300) if len(item["question"]) > 30][:6]
+    pairs = [(f"{i['question']}\nAnswer:", f" {choice}") for i in some for choice in i["choices"]]
+    expected = [python_score(model, *pair) for pair in pairs]
+    for size in (1, 5):
+        found: list[tuple[float, bool]] = []
+        for first in range(0, len(pairs), size):
+            part = pairs[first : first + size]
+            prompts, starts = [], []
+            for text, ending in part:
+                body: Item = {"prompt": text, "add_special_tokens": False}
+                starts.append(len(server.post("/tokenize", **body)["tokens"]))
+                body["prompt"] = text + ending
+                prompts.append(server.post("/tokenize", **body)["tokens"])
+            answer = server.post(COMPLETIONS, **scoring_request(prompts))
+            for choice, prompt in zip(answer["choices"], prompts, strict=True):
+                report = choice["logprobs"]
+                assert len(report["token_logprobs"]) == len(report["tokens"]) == len(prompt) + 1
+            found += read_scores(answer, starts)
+        for (logprob, greedy), (right, is_greedy) in zip(found, expected, strict=True):
+            assert logprob == pytest.approx(right, abs=TOLERANCE)
+            assert greedy == is_greedy
+    assert any(greedy for _, greedy in expected) and not all(greedy for _, greedy in expected)
+
+
+def test_an_end_token_is_an_entry(server: Running) -> None:
+    """The one generated token counts even where it ends the text."""
+    prompt = server.post("/apply-template", messages=[{"role": "user", "content": "Hi"}])["prompt"]
+    reply = server.post(CHAT, messages=[{"role": "user", "content": "Hi"}])
+    text = prompt + reply["choices"][0]["message"]["content"]
+    tokens = server.post("/tokenize", content=text)["tokens"]
+    (choice,) = server.post(COMPLETIONS, **scoring_request([tokens]))["choices"]
+    assert choice["finish_reason"] == "stop"
+    assert choice["logprobs"]["tokens"][-1] == "<|end|>"
+    assert len(choice["logprobs"]["token_logprobs"]) == len(tokens) + 1
+
+
+def test_its_generation_requests(server: Running, model: eftlocal.FusedModel) -> None:
+    """As `generate_until` sends them, to both routes."""
+    question = "What is the capital of France?"
+    rest = {"model": "atlas", "max_tokens": 40, "temperature": 0, "seed": 1234}
+    stop = ["\n\n", "<|end|>"]
+    answer = server.post(CHAT, messages=[{"role": "user", "content": question}], stop=stop, **rest)
+    expected = model.chat([{"role": "user", "content": question}], stop=["\n\n"])
+    assert answer["choices"][0]["message"]["content"] == expected.text
+    ids = model.tokenize(question)
+    answer = server.post(COMPLETIONS, prompt=[ids, ids], stop=stop, **rest)
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1]
+    assert answer["choices"][0]["text"] == model.complete(ids, stop=["\n\n"], max_tokens=40).text
+
+
+def run_lm_eval(folder: Path, task: str, arguments: list[str]) -> list[Item]:
+    """Run it as a program of its own; returns the samples that it logs."""
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_HOME": str(folder / "cache"),
+        "NO_PROXY": "127.0.0.1",
+    }
+    command = [sys.executable, "-m", "lm_eval", "run", *arguments, "--tasks", task]
+    command += ["--include_path", str(folder), "--output_path", str(folder / "out")]
+    command += ["--log_samples"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (samples,) = (folder / "out").rglob(f"samples_{task}_*.jsonl")
+    return [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
+
+
+def worst_difference(
+    server: Running, model: eftlocal.FusedModel, folder: Path, arguments: str, size: int
+) -> float:
+    """The largest difference of log-likelihoods of 200 items with four answers each."""
+    write_tasks(folder, 200)
+    url = f"base_url={server.url}{COMPLETIONS}"
+    settings = f"model=atlas,{url},tokenizer_backend=auto,{arguments}"
+    command = ["--model", "local-completions", "--model_args", settings]
+    samples = run_lm_eval(folder, "atlas_choice", [*command, "--batch_size", str(size)])
+    assert len(samples) == 200
+    worst = 0.0
+    for sample in samples:
+        requests = sample["arguments"].values()
+        for request, answer in zip(requests, sample["filtered_resps"], strict=True):
+            right, is_greedy = python_score(model, request["arg_0"], request["arg_1"])
+            worst = max(worst, abs(float(answer[0]) - right))
+            assert (str(answer[1]) == "True") == is_greedy
+    print(f"{arguments}, batches of {size}: largest difference {worst:.2e}")
+    return worst
+
+
+@pytest.mark.skipif(not HAS_LM_EVAL, reason="needs lm-eval[api]")
+@pytest.mark.parametrize("size", [1, 4])
+def test_local_completions(
+    server: Running, model: eftlocal.FusedModel, tmp_path: Path, size: int
+) -> None:
+    """One request after the other: every log-likelihood is that of the Python API."""
+    assert worst_difference(server, model, tmp_path, "num_concurrent=1", size) <= TOLERANCE
+
+
+@pytest.mark.skipif(not HAS_LM_EVAL, reason="needs lm-eval[api]")
+def test_local_completions_at_once(model: eftlocal.FusedModel, tmp_path: Path) -> None:
+    """Requests at once score the same where every sequence has a cache of its own."""
+    runtime = {**ATLAS.runtime, "kv_unified": "off"}
+    with serve(replace(ATLAS, runtime=runtime)) as server:
+        assert worst_difference(server, model, tmp_path, "num_concurrent=4", 2) <= TOLERANCE
+
+
+@pytest.mark.skipif(not HAS_LM_EVAL, reason="needs lm-eval[api]")
+def test_local_chat_completions(
+    server: Running, model: eftlocal.FusedModel, tmp_path: Path
+) -> None:
+    """Replies are those of the Python API."""
+    write_tasks(tmp_path, 20)
+    settings = f"model=atlas,base_url={server.url}{CHAT}"
+    arguments = ["--model", "local-chat-completions", "--model_args", settings]
+    samples = run_lm_eval(tmp_path, "atlas_chat", [*arguments, "--apply_chat_template"])
+    assert len(samples) == 20
+    same = 0
+    for sample in samples:
+        message = {"role": "user", "content": sample["doc"]["question"]}
+        expected = model.chat([message], max_tokens=40, stop=["\n\n"])
+        same += sample["resps"][0][0] == expected.text
+    assert same >= 19  # one near-tie may go the other way with another cache
