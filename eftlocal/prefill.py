@@ -33,7 +33,7 @@ class Prefill:
         The shortest rest goes first, so that a short prompt need not wait for a long one; the
         oldest prompt has every second turn, so that it does not wait for ever.
         """
-        unread = [generation for generation in running if not generation.last]
+        unread = _candidates(running)
         if not unread:
             return None
         self._oldest_is_next = not self._oldest_is_next
@@ -43,7 +43,7 @@ class Prefill:
             complete = self._score(generation)
         else:
             most = max(context.n_batch for context in self._ensemble.contexts)
-            if len(unread) < len(running):
+            if any(generation.last for generation in running):
                 most = max(1, most // _SHARE_BESIDE_OTHERS)
             complete = self._ensemble.prefill(generation.sequence, request.prompts, most)
         self.report(generation)
@@ -82,3 +82,17 @@ class Prefill:
         trace = self._fusion.trace(rows, fused, token) if options.trace else None
         logprob = float(row[token]) - log_z
         generation.scores.append(TokenEvent(token, logprob, alpha, top=top, trace=trace))
+
+
+def _candidates(running: Sequence[Generation]) -> list[Generation]:
+    """Prompts to be read, oldest first; of those that are scored only the one that is furthest.
+
+    Scored by turns, they would lie mixed in a cache that sequences share, and rounding would depend
+    on that.
+    """
+    unread = [generation for generation in running if not generation.last]
+    scored = [generation for generation in unread if generation.request.echo]
+    if len(scored) > 1:
+        furthest = max(scored, key=lambda generation: len(generation.scores))
+        unread = [g for g in unread if g is furthest or not g.request.echo]
+    return unread

@@ -27,6 +27,8 @@ from eftlocal.server.worker import Worker
 from .conftest import Trio
 
 T = TypeVar("T")
+EXACT = {"kv_unified": "off", "cache_type": "f32", "flash_attention": "off"}
+"""Runtime options with which rounding is too small to change a token."""
 Json = dict[str, Any]
 
 ATLAS = Served("atlas", entry="atlas", runtime={"threads": 1, "parallel": 2})
@@ -38,9 +40,10 @@ FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 def exact(trio: Trio) -> Served:
-    """A model of 32-bit floats: what it samples depends on no caches and no batches."""
+    """A model of 32-bit floats throughout: what it samples depends on no caches and no batches."""
     files: dict[str, Any] = {role: str(path) for role, path in trio._asdict().items()}
-    return Served("exact", files=files, runtime={"threads": 1, "parallel": 2})
+    runtime = {"threads": 1, "parallel": 2, **EXACT}
+    return Served("exact", files=files, runtime=runtime, generation={"draft": "off"})
 
 
 @dataclass

@@ -67,7 +67,6 @@ OWNERS: dict[str, str | tuple[str, ...]] = {
     "prometheus_client": "server/",
     "pydantic": "server/",
     "pydantic_core": "server/",
-    "sse_starlette": "server/",
     "starlette": "server/",
     "uvicorn": "server/",
 }

@@ -15,7 +15,8 @@ KeepAlive = float | Annotated[str, Field(max_length=100)] | None
 Think = bool | Literal["low", "medium", "high"] | None
 _SEED = 2**63
 _Stop = Annotated[str, Field(min_length=1, max_length=1000)]
-_Stops = Annotated[list[_Stop], Field(max_length=16)]
+_Messages = Annotated[list[dict[str, Any]], Field(max_length=10_000, fail_fast=True)]
+_Stops = Annotated[list[_Stop], Field(max_length=16, fail_fast=True)]
 _Whole = Annotated[int, Field(ge=-(2**53), le=2**53)] | None
 
 
@@ -97,8 +98,8 @@ class _Common(Body):
 class ChatBody(_Common):
     """A request to /api/chat."""
 
-    messages: Annotated[list[dict[str, Any]], Field(max_length=10_000)] | None = Field(
-        None, description="Without any, the model is loaded, or with keep_alive 0 unloaded."
+    messages: Annotated[list[dict[str, Any]], Field(max_length=10_000, fail_fast=True)] | None = (
+        Field(None, description="Without any, the model is loaded, or with keep_alive 0 unloaded.")
     )
     tools: Tools = None
 
@@ -111,12 +112,12 @@ class GenerateBody(_Common):
     )
     system: str | None = None
     raw: Switch = Field(None, description="The prompt is a text to continue, without a template.")
-    context: Annotated[list[int], Field(max_length=1_000_000)] | None = Field(
+    context: Annotated[list[int], Field(max_length=1_000_000, fail_fast=True)] | None = Field(
         None, description="The context of an earlier answer: the conversation goes on."
     )
     suffix: str | None = None
     template: str | None = None
-    images: list[Any] | None = None
+    images: Annotated[list[Any], Field(max_length=100, fail_fast=True)] | None = None
 
 
 class NameBody(Body):

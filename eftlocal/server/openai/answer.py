@@ -85,9 +85,9 @@ class Answer:
         """
         running = Choices(worker, self.prepared)
         if self.body.stream:
-            chunks = self.chunks(running, worker.model)
+            chunks = self.chunks(request, running, worker.model)
             return EventStream(request, chunks, running.cancel)
-        return JSONResponse(await self.whole(running, worker.model))
+        return JSONResponse(await self.whole(request, running, worker.model))
 
     def head(self, name: str, model: FusedModel) -> Json:
         """The fields that an answer, and every chunk of one, begins with."""
@@ -99,9 +99,10 @@ class Answer:
             "system_fingerprint": fingerprint(model),
         }
 
-    @property
-    def tail(self) -> Json:
-        """What is known when all choices are over, beside the usage."""
+    def tail(self, request: Request) -> Json:
+        """What is known when all choices are over, beside the usage; the log gets counts of it."""
+        spent = usage(self.spent)
+        request.state.tokens = spent["prompt_tokens"], spent["completion_tokens"]
         more = {} if self.seed is None else {"eft": {"seed": self.seed}}
         return {"timings": timings(self.spent), **more}
 
@@ -110,7 +111,7 @@ class Answer:
         """What each choice took."""
         return [choice.spent for choice in self.choices]
 
-    async def whole(self, running: Choices, model: FusedModel) -> Json:
+    async def whole(self, request: Request, running: Choices, model: FusedModel) -> Json:
         """The answer in one piece."""
         parts: list[list[Json]] = [choice.opening() for choice in self.choices]
         async with aclosing(running.news()) as all_news:
@@ -119,10 +120,10 @@ class Answer:
                 parts[news.choice] += self.choices[news.choice].take(news)
         choices = [c.whole(own) for c, own in zip(self.choices, parts, strict=True)]
         head = self.head(self.kind.whole, model)
-        return {**head, "choices": choices, "usage": usage(self.spent), **self.tail}
+        return {**head, "choices": choices, "usage": usage(self.spent), **self.tail(request)}
 
     async def chunks(
-        self, running: Choices, model: FusedModel
+        self, request: Request, running: Choices, model: FusedModel
     ) -> AsyncGenerator[Mapping[str, Any] | None]:
         """The answer in pieces; None is a while without news."""
         head = self.head(self.kind.chunk, model)
@@ -136,7 +137,7 @@ class Answer:
             async for news in all_news:
                 for part in self.choices[news.choice].take(news) if news else ():
                     is_last = part["finish_reason"] and all(c.is_over for c in self.choices)
-                    yield {**head, "choices": [part], **(self.tail if is_last else {})}
+                    yield {**head, "choices": [part], **(self.tail(request) if is_last else {})}
                 if news is None:
                     yield None
         if with_usage:

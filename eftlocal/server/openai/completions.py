@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from ...model import FusedModel
@@ -34,7 +33,7 @@ async def completions(body: CompletionRequest, request: Request, service: Servic
 
 async def _respond(body: CompletionRequest, request: Request, service: Service) -> Response:
     worker = await service.host.worker(body.model)
-    answer = await run_in_threadpool(_prepare, body, worker.model)
+    answer = await worker.call(lambda model: _prepare(body, model))
     return await answer.send(request, worker)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.concurrency import run_in_threadpool
 
 from ...model import FusedModel
 from ..failures import ApiError
@@ -24,14 +23,14 @@ router = APIRouter(tags=["Tokens"])
 async def tokenize(body: TokenizeRequest, service: ServiceDep) -> dict[str, Any]:
     """Token ids of a text: of `content` without BOS, of `prompt` with it, unless it says which."""
     worker = await service.host.worker(body.model)
-    return await run_in_threadpool(_tokenize, body, worker.model)
+    return await worker.call(lambda model: _tokenize(body, model))
 
 
 @router.post("/detokenize")
 async def detokenize(body: DetokenizeRequest, service: ServiceDep) -> dict[str, Any]:
     """The text of token ids, markers included."""
     worker = await service.host.worker(body.model)
-    text = await run_in_threadpool(_text, body.tokens, worker.model)
+    text = await worker.call(lambda model: _text(body.tokens, model))
     return {"content": text, "prompt": text}
 
 
@@ -47,7 +46,7 @@ async def tokenizer_info(service: ServiceDep, model: str | None = None) -> dict[
 async def apply_template(body: TemplateRequest, service: ServiceDep) -> dict[str, Any]:
     """The prompt that the tuned model reads for a conversation, without BOS."""
     worker = await service.host.worker(body.model)
-    return {"prompt": await run_in_threadpool(_prompt, body, worker.model)}
+    return {"prompt": await worker.call(lambda model: _prompt(body, model))}
 
 
 def _tokenize(body: TokenizeRequest, model: FusedModel) -> dict[str, Any]:
