@@ -23,8 +23,8 @@ from .serve_process import Server, serving
 
 N_REQUESTS = int(os.environ.get("EFTLOCAL_FUZZ", "300"))
 MEMORY_PER_REQUEST = 1024
-NOISE = 4 << 20
-"""Bytes by which anonymous memory moves anyway: caches that fill, allocators."""
+NOISE = 10 << 20
+"""Bytes by which anonymous memory grows anyway, until about the two thousandth request."""
 PATIENCE = 0.4
 """Seconds after which a client leaves; valid requests may ask for many tokens."""
 OLLAMA = "/api/"

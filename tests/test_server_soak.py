@@ -25,8 +25,8 @@ N_ABANDONED = int(os.environ.get("EFTLOCAL_ABANDONED", "16"))
 N_CLIENTS = 8
 MEMORY_PER_REQUEST = 1024
 """Bytes of anonymous memory that a request may leave behind, on average."""
-NOISE = 2 << 20
-"""Bytes by which anonymous memory moves anyway."""
+NOISE = 10 << 20
+"""Bytes by which anonymous memory grows anyway, until about the two thousandth request."""
 
 SUBJECTS = ("Chile", "France", "Peru", "Japan", "Kenya", "Norway", "Cuba", "gold", "a tiger")
 Body = dict[str, Any]

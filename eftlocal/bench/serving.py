@@ -149,20 +149,18 @@ def server(target: Target, settings: Mapping[str, Any]) -> Iterator[Address]:
     """
     options = {**target.runtime, **target.generation, **settings}
     command = [sys.executable, "-m", "eftlocal", "serve", "--port", "0", "--log-level", "error"]
-    process = subprocess.Popen(
-        [*command, *_flags(options)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    try:
-        lines = []
-        for line in process.stderr or ():
-            lines.append(line.strip())
-            if found := _READY.search(line):
-                yield Address(found[1], int(found[2]))
-                return
-        raise BackendError(f"eftlocal serve does not start: {lines[-1] if lines else '?'}")
-    finally:
-        process.terminate()
-        process.wait(30)
+    command += _flags(options)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            lines = []
+            for line in process.stderr or ():
+                lines.append(line.strip())
+                if found := _READY.search(line):
+                    yield Address(found[1], int(found[2]))
+                    return
+            raise BackendError(f"eftlocal serve does not start: {lines[-1] if lines else '?'}")
+        finally:
+            process.terminate()
 
 
 def _flags(options: Mapping[str, Any]) -> list[str]:
