@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 
 from ..errors import (
     BackendError,
+    ConstraintError,
     ContextFull,
     EftlocalError,
     HubError,
@@ -141,7 +142,7 @@ def failure_of(error: BaseException) -> Failure:
         return _failure(404, str(error), "model", "model_not_found")
     if isinstance(error, ClientLeft):
         return _failure(CLIENT_LEFT, str(error))
-    if isinstance(error, UsageError | PromptError):
+    if isinstance(error, UsageError | PromptError | ConstraintError):
         return _failure(400, str(error))
     if isinstance(error, LoadFailed):
         return _failure(500, str(error))
