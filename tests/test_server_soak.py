@@ -33,11 +33,12 @@ Body = dict[str, Any]
 Tokens = list[tuple[int, float]]
 """Ids and log-probabilities."""
 
-MOST_ROUNDING, MEAN_ROUNDING = 0.6, 0.03
-"""How far log-probabilities of atlas move, at most and on average, where sequences share a cache.
+MEAN_ROUNDING, P99_ROUNDING = 0.03, 0.4
+"""How far log-probabilities of atlas move where sequences share a cache: mean, 99th percentile.
 
-llama.cpp rounds activations to eight bits, so the least change elsewhere can move a logit. As much
-lies between a cache in 16 and one in 32 bits: 0.33 at most, the 99th percentile being 0.2.
+llama.cpp rounds activations to eight bits, so the least change elsewhere can move a logit, and with
+it a searched alpha. A cache of 32 instead of 16 bits, with one sequence, moves 9,500 of them by
+0.009 on average, by 0.13 at the 99th percentile, and by 1.1 at most.
 """
 
 
@@ -172,12 +173,13 @@ def test_a_soak_changes_no_text_and_leaves_no_memory(kv_unified: str, tmp_path: 
                 plain = list(zip(single.tokens, single.logprobs, strict=True))
                 equal.append(plain == result[choice])
                 moved += differences(model, body, single, result[choice])
-    print(f"{sum(equal)} of {len(equal)} equal; log-probs move by {max(moved):.3f} at most,")
-    print(f"{np.mean(moved):.4f} on average; {growth / N_REQUESTS:.0f} bytes a request")
+    mean, p99 = np.mean(moved), np.quantile(moved, 0.99)
+    print(f"{sum(equal)} of {len(equal)} equal; log-probs move by {mean:.4f} on average, by")
+    print(f"{p99:.3f} (p99), {max(moved):.3f} at most; {growth / N_REQUESTS:.0f} bytes a request")
     if kv_unified == "off":
         assert all(equal)
-    assert max(moved) < MOST_ROUNDING
-    assert np.mean(moved) < MEAN_ROUNDING
+    assert mean < MEAN_ROUNDING
+    assert p99 < P99_ROUNDING
     assert growth < NOISE + MEMORY_PER_REQUEST * N_REQUESTS
 
 

@@ -15,7 +15,7 @@ from .host import Host
 from .service import ServiceDep
 from .worker import Slot, Worker
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["Operations"])
 
 ModelName = Annotated[
     str | None, Query(alias="model", max_length=1000, description="Without one, the first.")
