@@ -1,14 +1,20 @@
-"""Fixtures that several test files use: trios of tiny GGUF models."""
+"""Fixtures that several test files use: trios of tiny GGUF models, atlas, and servers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from hypothesis import settings
 
+import eftlocal
+
 from .gguf_models import CHAT_TEMPLATE, ModelShape, write_gguf
+
+if TYPE_CHECKING:
+    from .full_server import Running
 
 # No deadlines: a busy machine is not a failure.
 settings.register_profile("eftlocal", deadline=None)
@@ -55,3 +61,33 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> Trio:
 def padded_trio(tmp_path_factory: pytest.TempPathFactory) -> Trio:
     """The same, but the base's vocabulary is padded with 80 unused tokens."""
     return write_trio(tmp_path_factory.mktemp("padded_trio"), base=PADDED_LARGE)
+
+
+@pytest.fixture(scope="module")
+def atlas() -> Iterator[eftlocal.FusedModel]:
+    """The model that comes with the package."""
+    with eftlocal.load("atlas", threads=1) as model:
+        yield model
+
+
+# What servers need is imported only where there is one.
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    """A server of atlas, with all routes."""
+    from .full_server import ATLAS, serve
+
+    with serve(ATLAS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def exact_server(trio: Trio) -> Iterator[Running]:
+    """A server of random models of 32-bit floats.
+
+    Their texts have many characters that are cut in two, and their tokenizer puts a space before
+    texts.
+    """
+    from .full_server import exact, serve
+
+    with serve(exact(trio)) as running:
+        yield running

@@ -16,26 +16,21 @@ from eftlocal.cli.ps import processor_text, time_left
 
 from .cli_helpers import run
 from .conftest import Trio
-from .full_server import ATLAS, Running, made, serving
+from .full_server import ATLAS, Running, made, serve
 
 
 @pytest.fixture(scope="module")
 def server(trio: Trio) -> Iterator[Running]:
     """A server of two entries."""
-    with serving(ATLAS, made("other", trio)) as running:
+    with serve(ATLAS, made("other", trio), load=False) as running:
         yield running
-
-
-def load(server: Running, *names: str, keep_alive: float | None = None) -> None:
-    """Load entries."""
-    for name in names:
-        server.do(server.host.worker(name, wait=True, keep_alive=keep_alive))
 
 
 def test_loaded_models_are_listed_and_unloaded(server: Running) -> None:
     """One by name, then all the others."""
-    load(server, "atlas", "other")
-    load(server, "other", keep_alive=3600)
+    server.load("atlas")
+    server.load("other")
+    server.load("other", keep_alive=3600)
     result = run("ps", "--url", server.url)
     assert result.exit_code == 0, result.output
     head, first, second = result.output.splitlines()
@@ -63,7 +58,7 @@ def test_loaded_models_are_listed_and_unloaded(server: Running) -> None:
 
 def test_what_runs_is_finished_first(server: Running) -> None:
     """The command says that it does not wait; the job ends as it would."""
-    load(server, "other")
+    server.load("other")
 
     async def begin() -> None:
         worker = await server.host.worker("other")
@@ -136,7 +131,7 @@ def test_other_servers_are_recognised(answer: bytes) -> None:
 
 def test_keys_are_sent(trio: Trio) -> None:
     """From the environment; without one the server's wish is told."""
-    with serving(made("a", trio), keys=("secret-key",)) as server:
+    with serve(made("a", trio), load=False, keys=("secret-key",)) as server:
         refused = run("ps", "--url", server.url)
         assert refused.exit_code == 1
         assert "wants a key: set EFTLOCAL_API_KEY" in refused.output

@@ -45,13 +45,6 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EFTLOCAL_THREADS", "1")
 
 
-@pytest.fixture(scope="module")
-def atlas() -> Iterator[FusedModel]:
-    """The model that comes with the package."""
-    with eftlocal.load("atlas", threads=1) as model:
-        yield model
-
-
 def check_reply(options: dict[str, Any], text: str) -> None:
     """Check a reply against what was asked for, by other means."""
     if "json_schema" in options:

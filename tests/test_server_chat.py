@@ -14,28 +14,7 @@ from eftlocal.server.openai.body import names_of
 from eftlocal.server.openai.schemas import ChatRequest, CompletionRequest
 
 from .conftest import Trio
-from .openai_server import ATLAS, CHAT, COMPLETIONS, FRANCE, Running, about, exact, serve
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    """A server with atlas."""
-    with serve(ATLAS) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def model() -> Iterator[eftlocal.FusedModel]:
-    """The same model in Python."""
-    with eftlocal.load("atlas", threads=1) as loaded:
-        yield loaded
-
-
-@pytest.fixture(scope="module")
-def exact_server(trio: Trio) -> Iterator[Running]:
-    """A server with random models of 32-bit floats."""
-    with serve(exact(trio)) as running:
-        yield running
+from .full_server import CHAT, COMPLETIONS, FRANCE, Running, about
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +24,10 @@ def exact_model(trio: Trio) -> Iterator[eftlocal.FusedModel]:
         yield loaded
 
 
-def test_the_answer_is_that_of_the_python_api(server: Running, model: eftlocal.FusedModel) -> None:
+def test_the_answer_is_that_of_the_python_api(server: Running, atlas: eftlocal.FusedModel) -> None:
     """Text, ending and counts; fields as OpenAI names them."""
     answer = server.chat()
-    expected = model.chat(FRANCE)
+    expected = atlas.chat(FRANCE)
     choice = answer["choices"][0]
     assert choice["message"] == {"role": "assistant", "content": expected.text, "refusal": None}
     assert (choice["index"], choice["finish_reason"], choice["logprobs"]) == (0, "stop", None)
@@ -118,10 +97,10 @@ def test_choices_are_those_of_the_python_api(
     assert 10 < usage["completion_tokens"] <= 50
 
 
-def test_logprobs_cover_the_content(server: Running, model: eftlocal.FusedModel) -> None:
+def test_logprobs_cover_the_content(server: Running, atlas: eftlocal.FusedModel) -> None:
     """One entry for each token of the content, as OpenAI's API: end tokens have none."""
     choice = server.chat(logprobs=True, top_logprobs=3)["choices"][0]
-    expected = model.chat(FRANCE, top_logprobs=3)
+    expected = atlas.chat(FRANCE, top_logprobs=3)
     content = choice["logprobs"]["content"]
     assert "".join(entry["token"] for entry in content) == choice["message"]["content"]
     assert [entry["logprob"] for entry in content] == about(expected.logprobs[:-1])
@@ -158,9 +137,9 @@ def test_logprobs_of_a_stop_string(server: Running, stop: str) -> None:
     assert len(choice["eft"]["tokens"]) == cut["usage"]["completion_tokens"] > len(entries)
 
 
-def test_alphas_and_traces(server: Running, model: eftlocal.FusedModel) -> None:
+def test_alphas_and_traces(server: Running, atlas: eftlocal.FusedModel) -> None:
     """The key eft of a choice has every token, with traces under the names of trace files."""
-    expected = model.chat(FRANCE, trace=True, max_tokens=6)
+    expected = atlas.chat(FRANCE, trace=True, max_tokens=6)
     tokens = server.chat(alphas=True, max_tokens=6)["choices"][0]["eft"]["tokens"]
     assert [entry["token"] for entry in tokens] == list(expected.tokens)
     assert [entry["alpha"] for entry in tokens] == about(expected.alphas)
@@ -172,7 +151,7 @@ def test_alphas_and_traces(server: Running, model: eftlocal.FusedModel) -> None:
         assert entry["trace"]["origin"] == trace.origin
     named = [token for entry in traced for token in entry["pieces"]]
     assert len(named) == len(set(named)) > len(traced)
-    assert traced[0]["pieces"][str(expected.tokens[0])] == model.token_text(expected.tokens[0])
+    assert traced[0]["pieces"][str(expected.tokens[0])] == atlas.token_text(expected.tokens[0])
     assert "eft" not in server.chat(max_tokens=2)["choices"][0]
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -13,8 +10,7 @@ import pytest
 
 from eftlocal.server.openai import sse
 
-from .conftest import Trio
-from .openai_server import (
+from .full_server import (
     ATLAS,
     CHAT,
     COMPLETIONS,
@@ -23,24 +19,9 @@ from .openai_server import (
     Json,
     Running,
     about,
-    exact,
     read_events,
     serve,
 )
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    """A server with atlas."""
-    with serve(ATLAS) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def exact_server(trio: Trio) -> Iterator[Running]:
-    """A server with random models of 32-bit floats."""
-    with serve(exact(trio)) as running:
-        yield running
 
 
 def test_the_form_of_a_stream(server: Running) -> None:
@@ -116,7 +97,7 @@ def test_a_stream_that_the_server_ends(server: Running) -> None:
         with httpx.stream("POST", other.url + CHAT, json=body, timeout=30) as response:
             texts = response.iter_text()
             text = next(texts)
-            other.do(other.service.host.close(0))
+            other.do(other.host.close(0))
             text += "".join(texts)
     *_, last = read_events(text)
     assert last["error"]["type"] == "unavailable_error" and "shutting" in last["error"]["message"]
@@ -132,27 +113,12 @@ def test_comments_keep_a_silent_stream_open(
         httpx.stream("POST", server.url + COMPLETIONS, json=endless, timeout=30) as one,
         httpx.stream("POST", server.url + COMPLETIONS, json=endless, timeout=30) as two,
     ):
-        _wait_for(lambda: server.worker.n_running == 2)
+        server.until(lambda: server.worker.n_running == 2)
         response = server.client.post(CHAT, json={"messages": FRANCE, "stream": True})
         assert one.status_code == two.status_code == 200
     text = response.text
     assert sse.KEEP_ALIVE in text
     assert read_events(text)[-1]["choices"][0]["finish_reason"] == "stop"
-
-
-def _wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def _send(server: Running, path: str, body: str) -> socket.socket:
-    """Send a request and leave its answer unread."""
-    connection = socket.create_connection(server.address)
-    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-    connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
-    return connection
 
 
 _LONG = json.dumps(ENDLESS)[1:-1]
@@ -170,21 +136,21 @@ _LONG = json.dumps(ENDLESS)[1:-1]
 @pytest.mark.parametrize("when", ["at once", "running", "queued"])
 def test_a_client_that_leaves(server: Running, path: str, body: str, when: str) -> None:
     """Its jobs end, whether they run or wait; the streams of others go on."""
-    server.wait_until_idle()
+    server.until_jobs(0, 0)
     if when == "queued":
-        others = [_send(server, COMPLETIONS, f'{{"prompt": "The", {_LONG}}}') for _ in range(2)]
-        _wait_for(lambda: server.worker.n_running == 2)
+        others = [server.open(COMPLETIONS, f'{{"prompt": "The", {_LONG}}}') for _ in range(2)]
+        server.until(lambda: server.worker.n_running == 2)
         jobs = set(server.worker._running)
-        connection = _send(server, path, body)
-        _wait_for(lambda: server.worker.n_waiting)
+        connection = server.open(path, body)
+        server.until(lambda: server.worker.n_waiting)
         connection.close()
-        _wait_for(lambda: not server.worker.n_waiting)
+        server.until(lambda: not server.worker.n_waiting)
         assert set(server.worker._running) <= jobs
         for other in others:
             other.close()
     else:
-        connection = _send(server, path, body)
+        connection = server.open(path, body)
         if when == "running":
-            _wait_for(lambda: server.worker.n_running)
+            server.until(lambda: server.worker.n_running)
         connection.close()
-    server.wait_until_idle(2.0)
+    server.until_jobs(0, 0, 2.0)

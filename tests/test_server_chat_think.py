@@ -9,8 +9,8 @@ import pytest
 
 import eftlocal
 
+from .full_server import CHAT, Json, Running, about, exact, serve
 from .gguf_models import CHAT_TEMPLATE
-from .openai_server import CHAT, Json, Running, about, exact, serve
 from .thinkers import BLOCK, OPTIONS, QUESTION, Thinker, message, thinker, write
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,31 +12,9 @@ from eftlocal.generation import TokenEvent
 from eftlocal.server.openai.logprobs import legacy_logprobs
 from eftlocal.server.openai.pieces import Pieces, Placed
 
-from .conftest import Trio
-from .openai_server import ATLAS, COMPLETIONS, Json, Running, about, exact, serve
+from .full_server import COMPLETIONS, Json, Running, about
 
 CHILE = "The capital of Chile is"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    """A server with atlas."""
-    with serve(ATLAS) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def model() -> Iterator[eftlocal.FusedModel]:
-    """The same model in Python."""
-    with eftlocal.load("atlas", threads=1) as loaded:
-        yield loaded
-
-
-@pytest.fixture(scope="module")
-def exact_server(trio: Trio) -> Iterator[Running]:
-    """A server with random models, whose texts have many characters that are cut in two."""
-    with serve(exact(trio)) as running:
-        yield running
 
 
 def complete(server: Running, prompt: object, **fields: Any) -> list[Json]:
@@ -46,10 +23,10 @@ def complete(server: Running, prompt: object, **fields: Any) -> list[Json]:
     return choices
 
 
-def test_a_text_goes_on(server: Running, model: eftlocal.FusedModel) -> None:
+def test_a_text_goes_on(server: Running, atlas: eftlocal.FusedModel) -> None:
     """As in Python, and with OpenAI's fields."""
     answer = server.post(COMPLETIONS, prompt=CHILE, max_tokens=8)
-    expected = model.complete(CHILE, max_tokens=8)
+    expected = atlas.complete(CHILE, max_tokens=8)
     (choice,) = answer["choices"]
     assert choice == {
         "text": expected.text, "index": 0, "logprobs": None, "finish_reason": "length"
@@ -58,10 +35,10 @@ def test_a_text_goes_on(server: Running, model: eftlocal.FusedModel) -> None:
     assert answer["usage"]["prompt_tokens"] == len(expected.prompt_tokens)
 
 
-def test_forms_of_prompts(server: Running, model: eftlocal.FusedModel) -> None:
+def test_forms_of_prompts(server: Running, atlas: eftlocal.FusedModel) -> None:
     """A text, texts, ids and lists of ids; choices in the order of the prompts, n for each."""
-    ids = model.tokenize(CHILE, special=True)
-    other = model.tokenize("The capital of France is", special=True)
+    ids = atlas.tokenize(CHILE, special=True)
+    other = atlas.tokenize("The capital of France is", special=True)
     (text,) = complete(server, CHILE, max_tokens=6)
     (one,) = complete(server, ids, max_tokens=6)
     assert one == text
@@ -77,13 +54,13 @@ def test_forms_of_prompts(server: Running, model: eftlocal.FusedModel) -> None:
     assert usage["completion_tokens"] == 12
 
 
-def test_markers_in_a_text_are_control_tokens(server: Running, model: eftlocal.FusedModel) -> None:
+def test_markers_in_a_text_are_control_tokens(server: Running, atlas: eftlocal.FusedModel) -> None:
     """As in Python: a template can be written by hand."""
     prompt = "<|user|>What is the capital of France?<|end|><|assistant|>"
     answer = server.post(COMPLETIONS, prompt=prompt)
     (choice,) = answer["choices"]
     assert choice["text"].startswith("The capital of France is Paris")
-    assert answer["usage"]["prompt_tokens"] == len(model.tokenize(prompt, special=True))
+    assert answer["usage"]["prompt_tokens"] == len(atlas.tokenize(prompt, special=True))
 
 
 def test_echo(server: Running) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from .openai_server import ATLAS, CHAT, FRANCE, Running, serve
+from .full_server import CHAT, FRANCE, Running
 
 DEPTH = 60_000
 NESTED = '{"type":"array","items":' * DEPTH + "{}" + "}" * DEPTH
@@ -41,13 +40,6 @@ HOSTILE = {
     ),
     "too large": (413, " " * (9 << 20)),
 }
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    """The embedded family."""
-    with serve(ATLAS) as running:
-        yield running
 
 
 @pytest.mark.parametrize(("status", "body"), HOSTILE.values(), ids=HOSTILE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,7 +22,7 @@ from eftlocal.server.openai.schemas import (
 )
 from eftlocal.server.openai.sse import EventStream
 
-from .openai_server import ATLAS, CHAT, COMPLETIONS, ENDLESS, FRANCE, Running, serve
+from .full_server import ATLAS, CHAT, COMPLETIONS, ENDLESS, FRANCE, Running, serve
 
 MANY = 300_000
 
@@ -69,10 +68,7 @@ def test_a_full_queue(server: Running) -> None:
         for state in ((1, 0), (2, 0), (2, 1), (2, 2)):
             body = {"prompt": "The", **ENDLESS}
             running.append(pool.submit(server.client.post, COMPLETIONS, json=body))
-            deadline = time.monotonic() + 20
-            while (server.worker.n_running, server.worker.n_waiting) != state:
-                assert time.monotonic() < deadline
-                time.sleep(0.002)
+            server.until_jobs(*state)
         for stream in (False, True):
             response = server.client.post(CHAT, json={"messages": FRANCE, "stream": stream})
             assert response.status_code == 503
@@ -86,10 +82,7 @@ def test_many_choices_leave_room_for_others(server: Running) -> None:
     body = {"prompt": "The", "n": 40, "max_tokens": 20, "temperature": 1.0}
     with ThreadPoolExecutor(1) as pool:
         many = pool.submit(server.client.post, COMPLETIONS, json=body)
-        deadline = time.monotonic() + 20
-        while not server.worker.n_running:
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
+        server.until(lambda: server.worker.n_running)
         answer = server.chat(max_tokens=2)
         assert not many.done()
         assert answer["choices"][0]["finish_reason"] == "length"
@@ -119,7 +112,7 @@ def test_a_stream_that_never_begins(server: Running) -> None:
         await EventStream(Request(scope), chunks(), running.cancel)(scope, receive, send)
 
     read: list[bool] = []
-    server.wait_until_idle()
+    server.until_jobs(0, 0)
     server.do(leave())
-    server.wait_until_idle(0.5)
+    server.until_jobs(0, 0, 0.5)
     assert not read

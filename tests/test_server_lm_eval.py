@@ -15,8 +15,8 @@ import pytest
 
 import eftlocal
 
+from .full_server import ATLAS, CHAT, COMPLETIONS, Running, serve
 from .lm_eval_tasks import Item, items, read_scores, scoring_request, write_tasks
-from .openai_server import ATLAS, CHAT, COMPLETIONS, Running, serve
 
 HAS_LM_EVAL = importlib.util.find_spec("lm_eval") is not None
 TOLERANCE = 1e-4
@@ -30,13 +30,6 @@ def server() -> Iterator[Running]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def model() -> Iterator[eftlocal.FusedModel]:
-    """The same model in Python."""
-    with eftlocal.load("atlas", threads=1) as loaded:
-        yield loaded
-
-
 def python_score(model: eftlocal.FusedModel, text: str, answer: str) -> tuple[float, bool]:
     """Log-probability of an answer after a text, and whether every token is the likeliest."""
     tokens = model.tokenize(text + answer)
@@ -46,11 +39,11 @@ def python_score(model: eftlocal.FusedModel, text: str, answer: str) -> tuple[fl
     return sum(event.logprob for event in events), is_greedy
 
 
-def test_its_scoring_requests(server: Running, model: eftlocal.FusedModel) -> None:
+def test_its_scoring_requests(server: Running, atlas: eftlocal.FusedModel) -> None:
     """Lists of ids, echo, one token more, greedy by equality of floats; one request for several."""
     some = [item for item in items(300) if len(item["question"]) > 30][:6]
     pairs = [(f"{i['question']}\nAnswer:", f" {choice}") for i in some for choice in i["choices"]]
-    expected = [python_score(model, *pair) for pair in pairs]
+    expected = [python_score(atlas, *pair) for pair in pairs]
     for size in (1, 5):
         found: list[tuple[float, bool]] = []
         for first in range(0, len(pairs), size):
@@ -84,18 +77,18 @@ def test_an_end_token_is_an_entry(server: Running) -> None:
     assert len(choice["logprobs"]["token_logprobs"]) == len(tokens) + 1
 
 
-def test_its_generation_requests(server: Running, model: eftlocal.FusedModel) -> None:
+def test_its_generation_requests(server: Running, atlas: eftlocal.FusedModel) -> None:
     """As `generate_until` sends them, to both routes."""
     question = "What is the capital of France?"
-    rest = {"model": "atlas", "max_tokens": 40, "temperature": 0, "seed": 1234}
+    rest: Item = {"model": "atlas", "max_tokens": 40, "temperature": 0, "seed": 1234}
     stop = ["\n\n", "<|end|>"]
     answer = server.post(CHAT, messages=[{"role": "user", "content": question}], stop=stop, **rest)
-    expected = model.chat([{"role": "user", "content": question}], stop=["\n\n"])
+    expected = atlas.chat([{"role": "user", "content": question}], stop=["\n\n"])
     assert answer["choices"][0]["message"]["content"] == expected.text
-    ids = model.tokenize(question)
+    ids = atlas.tokenize(question)
     answer = server.post(COMPLETIONS, prompt=[ids, ids], stop=stop, **rest)
     assert [choice["index"] for choice in answer["choices"]] == [0, 1]
-    assert answer["choices"][0]["text"] == model.complete(ids, stop=["\n\n"], max_tokens=40).text
+    assert answer["choices"][0]["text"] == atlas.complete(ids, stop=["\n\n"], max_tokens=40).text
 
 
 def run_lm_eval(folder: Path, task: str, arguments: list[str]) -> list[Item]:
@@ -139,23 +132,23 @@ def worst_difference(
 @pytest.mark.skipif(not HAS_LM_EVAL, reason="needs lm-eval[api]")
 @pytest.mark.parametrize("size", [1, 4])
 def test_local_completions(
-    server: Running, model: eftlocal.FusedModel, tmp_path: Path, size: int
+    server: Running, atlas: eftlocal.FusedModel, tmp_path: Path, size: int
 ) -> None:
     """One request after the other: every log-likelihood is that of the Python API."""
-    assert worst_difference(server, model, tmp_path, "num_concurrent=1", size) <= TOLERANCE
+    assert worst_difference(server, atlas, tmp_path, "num_concurrent=1", size) <= TOLERANCE
 
 
 @pytest.mark.skipif(not HAS_LM_EVAL, reason="needs lm-eval[api]")
-def test_local_completions_at_once(model: eftlocal.FusedModel, tmp_path: Path) -> None:
+def test_local_completions_at_once(atlas: eftlocal.FusedModel, tmp_path: Path) -> None:
     """Requests at once score the same where every sequence has a cache of its own."""
     runtime = {**ATLAS.runtime, "kv_unified": "off"}
     with serve(replace(ATLAS, runtime=runtime)) as server:
-        assert worst_difference(server, model, tmp_path, "num_concurrent=4", 2) <= TOLERANCE
+        assert worst_difference(server, atlas, tmp_path, "num_concurrent=4", 2) <= TOLERANCE
 
 
 @pytest.mark.skipif(not HAS_LM_EVAL, reason="needs lm-eval[api]")
 def test_local_chat_completions(
-    server: Running, model: eftlocal.FusedModel, tmp_path: Path
+    server: Running, atlas: eftlocal.FusedModel, tmp_path: Path
 ) -> None:
     """Replies are those of the Python API."""
     write_tasks(tmp_path, 20)
@@ -166,6 +159,6 @@ def test_local_chat_completions(
     same = 0
     for sample in samples:
         message = {"role": "user", "content": sample["doc"]["question"]}
-        expected = model.chat([message], max_tokens=40, stop=["\n\n"])
+        expected = atlas.chat([message], max_tokens=40, stop=["\n\n"])
         same += sample["resps"][0][0] == expected.text
     assert same >= 19  # one near-tie may go the other way with another cache

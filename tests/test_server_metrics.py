@@ -3,22 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from typing import Any
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from .full_server import Running, serving
-
-FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    """A server of atlas."""
-    with serving() as running:
-        yield running
+from .full_server import FRANCE, Running
 
 
 def values(server: Running) -> dict[tuple[str, ...], float]:
@@ -32,21 +20,11 @@ def values(server: Running) -> dict[tuple[str, ...], float]:
     }
 
 
-def chat(server: Running, **body: Any) -> dict[str, Any]:
-    """A chat completion."""
-    return server.post("/v1/chat/completions", messages=FRANCE, model="atlas", **body)
-
-
-def loaded(server: Running) -> None:
-    """Load the first entry."""
-    server.do(server.host.worker(wait=True))
-
-
 def test_the_counters_are_those_of_the_answers(server: Running) -> None:
     """Tokens, cached tokens, drafts, outcomes: as the answers' usage says."""
-    loaded(server)
+    server.load()
     before = values(server)
-    answers = [chat(server), chat(server), chat(server, max_tokens=2)]
+    answers = [server.chat(), server.chat(), server.chat(max_tokens=2)]
     after = values(server)
 
     def more(*key: str) -> float:
@@ -79,7 +57,7 @@ def test_the_counters_are_those_of_the_answers(server: Running) -> None:
 
 def test_labels_are_bounded(server: Running) -> None:
     """Nothing that a client writes becomes a label."""
-    loaded(server)
+    server.load()
     for i in range(5):
         server.post("/v1/chat/completions", 404, model=f"made-up-{i}", messages=FRANCE)
         server.client.get(f"/made-up-{i}")
@@ -92,7 +70,7 @@ def test_labels_are_bounded(server: Running) -> None:
 
 def test_jobs_that_fail_or_leave_are_counted(server: Running) -> None:
     """Cancelled while it runs, and while it waits."""
-    loaded(server)
+    server.load()
     before = values(server)
 
     async def cancel() -> None:
@@ -104,6 +82,6 @@ def test_jobs_that_fail_or_leave_are_counted(server: Running) -> None:
             job.cancel()
 
     server.do(cancel())
-    server.until(lambda: server.jobs == (0, 0))
+    server.until_jobs(0, 0)
     key = ("eftlocal:requests_total", "atlas", "cancelled")
     assert values(server)[key] - before[key] == 4

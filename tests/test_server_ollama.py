@@ -12,7 +12,7 @@ import pytest
 
 import eftlocal
 
-from .full_server import Running, serving
+from .full_server import ATLAS, Running, serve
 
 QUESTION = "What is the capital of France?"
 MESSAGES = [{"role": "user", "content": QUESTION}]
@@ -20,8 +20,8 @@ MESSAGES = [{"role": "user", "content": QUESTION}]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
-    """A server of atlas."""
-    with serving() as running:
+    """A server of atlas, which the first request loads."""
+    with serve(ATLAS, load=False) as running:
         yield running
 
 
@@ -30,13 +30,6 @@ def client(server: Running) -> Iterator[ollama.Client]:
     """Ollama's client of it."""
     with ollama.Client(server.url) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def atlas() -> Iterator[eftlocal.FusedModel]:
-    """The same model, in Python."""
-    with eftlocal.load("atlas", threads=1) as model:
-        yield model
 
 
 def test_chat_answers_as_the_python_api_does(

@@ -11,7 +11,7 @@ import ollama
 import pytest
 
 from .conftest import SMALL, Trio
-from .full_server import Running, made, serving
+from .full_server import Running, made, serve
 from .gguf_models import CHAT_TEMPLATE, write_gguf
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
@@ -42,8 +42,7 @@ def talker(trio: Trio, tmp_path_factory: pytest.TempPathFactory) -> Trio:
 @pytest.fixture(scope="module")
 def server(talker: Trio) -> Iterator[Running]:
     """A server of it."""
-    with serving(made("talker", talker, ctx=2048)) as running:
-        running.do(running.host.worker(wait=True))
+    with serve(made("talker", talker, ctx=2048)) as running:
         yield running
 
 
@@ -198,11 +197,11 @@ def test_calls_of_tools_are_objects(client: ollama.Client, stream: bool) -> None
 def test_a_client_that_leaves_ends_its_generation(server: Running, stream: bool) -> None:
     """Running ones and a waiting one; the model is free soon, and answers the next request."""
     body = {"model": "talker", "messages": MESSAGES, "stream": stream, "options": ENDLESS}
-    connections = [server.open("/api/chat", json.dumps(body).encode()) for _ in range(3)]
-    server.until(lambda: server.jobs == (2, 1))
+    connections = [server.open("/api/chat", json.dumps(body)) for _ in range(3)]
+    server.until_jobs(2, 1)
     for connection in connections:
         connection.close()
-    server.until(lambda: server.jobs == (0, 0), 5)
+    server.until_jobs(0, 0, 5)
     answer = server.post(
         "/api/chat", model="talker", messages=MESSAGES, stream=False, options=exactly("ok")
     )
@@ -211,13 +210,12 @@ def test_a_client_that_leaves_ends_its_generation(server: Running, stream: bool)
 
 def test_a_full_queue_is_a_503_in_ollamas_form(talker: Trio) -> None:
     """With Retry-After."""
-    body = json.dumps({"model": "talker", "messages": MESSAGES, "options": ENDLESS}).encode()
-    with serving(made("talker", talker, ctx=2048), queue=1) as server:
-        server.do(server.host.worker(wait=True))
+    body = json.dumps({"model": "talker", "messages": MESSAGES, "options": ENDLESS})
+    with serve(made("talker", talker, ctx=2048), queue=1) as server:
         connections = []
         for jobs in ((1, 0), (2, 0), (2, 1)):
             connections.append(server.open("/api/chat", body))
-            server.until(lambda: server.jobs == jobs)  # noqa: B023 - called at once
+            server.until_jobs(*jobs)
         response = server.client.post("/api/chat", content=body)
         assert response.status_code == 503
         assert int(response.headers["retry-after"]) >= 1
@@ -228,8 +226,7 @@ def test_a_full_queue_is_a_503_in_ollamas_form(talker: Trio) -> None:
 
 def test_a_stream_that_the_server_ends_says_so(talker: Trio) -> None:
     """The last line is an error, not silence."""
-    with serving(made("talker", talker, ctx=2048)) as server:
-        server.do(server.host.worker(wait=True))
+    with serve(made("talker", talker, ctx=2048)) as server:
         body = {"model": "talker", "messages": MESSAGES, "options": ENDLESS}
         with server.client.stream("POST", "/api/chat", json=body) as response:
             lines = response.iter_lines()
@@ -242,7 +239,7 @@ def test_a_stream_that_the_server_ends_says_so(talker: Trio) -> None:
 def test_a_load_that_fails_is_told_without_a_path(trio: Trio, tmp_path: Path) -> None:
     """In each API's form."""
     missing = made("missing", Trio(tmp_path / "none.gguf", trio.tuned, trio.reference))
-    with serving(missing) as server:
+    with serve(missing, load=False) as server:
         told = refused(server, "/api/generate", 500, model="missing", prompt="x")
         other = server.post("/v1/completions", 500, model="missing", prompt="x")
     for sentence in (told, other["error"]["message"]):

@@ -9,18 +9,11 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from .openai_server import ATLAS, Running, serve
+from .full_server import Running
 
 MESSAGES: list[ChatCompletionMessageParam] = [
     {"role": "user", "content": "What is the capital of France?"}
 ]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    """A server with atlas."""
-    with serve(ATLAS) as running:
-        yield running
 
 
 @pytest.fixture
@@ -133,4 +126,4 @@ def test_async(server: Running) -> None:
 
     texts = asyncio.run(ask_all())
     assert all("Paris" in text for text in texts)
-    server.wait_until_idle(2.0)
+    server.until_jobs(0, 0, 2.0)

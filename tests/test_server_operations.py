@@ -4,35 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import pytest
 
 import eftlocal
 from eftlocal.server.places import Waits
 
 from .conftest import Trio
-from .full_server import ATLAS, Running, made, serving
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    """A server of atlas."""
-    with serving() as running:
-        yield running
-
-
-def loaded(server: Running) -> None:
-    """Load the first entry."""
-    server.do(server.host.worker(wait=True))
+from .full_server import ATLAS, Running, made, serve
 
 
 def test_health_follows_the_models(trio: Trio, tmp_path: Path) -> None:
     """Well without a model; loading while it is loaded for the first time; failed; draining."""
     missing = made("missing", Trio(tmp_path / "none.gguf", trio.tuned, trio.reference))
-    with serving(missing, ATLAS, waits=Waits(patience=0.0)) as server:
+    with serve(missing, ATLAS, load=False, waits=Waits(patience=0.0)) as server:
         assert server.get("/health") == {"status": "ok"}
         answer = server.client.get("/v1/models/missing/nothing")
         assert answer.status_code == 404
@@ -40,7 +26,7 @@ def test_health_follows_the_models(trio: Trio, tmp_path: Path) -> None:
         server.until(lambda: server.client.get("/health").json() != {"status": "loading"})
         assert server.get("/health", 503) == {"status": "failed"}
         assert server.client.get("/health").headers["retry-after"] == "1"
-        server.do(server.host.worker("atlas", wait=True))
+        server.load("atlas")
         assert server.get("/health") == {"status": "ok"}
         server.loop.call_soon_threadsafe(server.host.drain)
         server.until(lambda: server.host.is_closing)
@@ -49,7 +35,7 @@ def test_health_follows_the_models(trio: Trio, tmp_path: Path) -> None:
 
 def test_health_says_that_a_model_is_being_loaded(trio: Trio) -> None:
     """While nothing else can answer."""
-    with serving(made("a", trio), waits=Waits(patience=0.0)) as server:
+    with serve(made("a", trio), load=False, waits=Waits(patience=0.0)) as server:
 
         async def look() -> list[str]:
             server.host.preload()
@@ -68,7 +54,7 @@ def test_props_tell_how_the_model_generates(server: Running) -> None:
     server.until(lambda: not server.host.loaded())
     unloaded = server.get("/props")
     assert server.host.loaded() == {}
-    loaded(server)
+    server.load()
     props = server.get("/props?model=atlas:latest")
     assert props["is_sleeping"] is False
     assert unloaded["is_sleeping"] is True
@@ -89,7 +75,7 @@ def test_props_tell_how_the_model_generates(server: Running) -> None:
 
 def test_slots_show_what_runs_and_no_text(server: Running) -> None:
     """Idle, then generating, then idle again with a cache that is kept."""
-    loaded(server)
+    server.load()
     secret = "xylophone"
     done = threading.Event()
 

@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import eftlocal
 
-from .conftest import Trio
-from .openai_server import ATLAS, COMPLETIONS, FRANCE, Running, exact, serve
+from .full_server import COMPLETIONS, FRANCE, Running
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    """A server with atlas."""
-    with serve(ATLAS) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def model() -> Iterator[eftlocal.FusedModel]:
-    """The same model in Python."""
-    with eftlocal.load("atlas", threads=1) as loaded:
-        yield loaded
-
-
-@pytest.fixture(scope="module")
-def exact_server(trio: Trio) -> Iterator[Running]:
-    """A server with random models, whose tokenizer puts a space before texts."""
-    with serve(exact(trio)) as running:
-        yield running
-
-
-def test_two_dialects(server: Running, model: eftlocal.FusedModel) -> None:
+def test_two_dialects(server: Running, atlas: eftlocal.FusedModel) -> None:
     """llama.cpp's content has no BOS, vLLM's prompt has, unless they say otherwise."""
     text = "What is <|end|> this?"
-    with_bos = model.vocabulary.tokenize(text, add_special=True, parse_special=True)
-    assert with_bos[0] == model.vocabulary.bos
+    with_bos = atlas.vocabulary.tokenize(text, add_special=True, parse_special=True)
+    assert with_bos[0] == atlas.vocabulary.bos
     for fields, expected in (
         ({"content": text}, with_bos[1:]),
         ({"content": text, "add_special": True}, with_bos),
@@ -91,11 +66,11 @@ def test_detokenizing_keeps_markers(server: Running) -> None:
     assert "2048" in server.refused("/detokenize", tokens=[2048])["message"]
 
 
-def test_tokenizer_info(server: Running, model: eftlocal.FusedModel) -> None:
+def test_tokenizer_info(server: Running, atlas: eftlocal.FusedModel) -> None:
     """The names that lm-eval reads, and the template as it stands in the file."""
     info = server.client.get("/tokenizer_info").json()
     assert (info["bos_token"], info["eos_token"]) == ("<s>", "<|end|>")
-    assert (info["bos_token_id"], info["eos_token_id"]) == (1, model.vocabulary.eos)
+    assert (info["bos_token_id"], info["eos_token_id"]) == (1, atlas.vocabulary.eos)
     assert "<|assistant|>" in info["chat_template"]
     assert server.client.get("/tokenizer_info", params={"model": "x"}).status_code == 404
 

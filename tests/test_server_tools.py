@@ -15,7 +15,7 @@ import eftlocal
 from . import callers
 from .callers import NAMED, OPTIONS, QUESTION, THINK, THINK_END, TOOLS, is_right
 from .conftest import Trio
-from .openai_server import CHAT, Running, exact, serve
+from .full_server import CHAT, Running, exact, serve
 from .tool_templates import QWEN_2_5, QWEN_3
 
 FORCED: dict[str, Any] = {

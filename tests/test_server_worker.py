@@ -122,6 +122,20 @@ def test_the_queue_is_bounded() -> None:
     run(test)
 
 
+def test_without_a_queue_free_sequences_are_used() -> None:
+    """Two jobs at once are taken although none may wait; a third is refused."""
+
+    async def test() -> None:
+        async with worker(queue=0) as running:
+            jobs = [endless(running), endless(running)]
+            with pytest.raises(Overloaded):
+                endless(running)
+            for job in jobs:
+                job.cancel()
+
+    run(test)
+
+
 def test_cancelling_frees_the_sequence_and_nothing_else() -> None:
     """A job that is left ends, the one beside it goes on, and the next one has its place."""
 

@@ -144,7 +144,8 @@ class Worker:
         with self._wake:
             if self._is_closing:
                 raise Closing
-            if len(self._waiting) >= self._queue:
+            # Jobs for which a sequence is free do not wait, they are only not started yet.
+            if len(self._waiting) >= self._queue + self.n_sequences - len(self._running):
                 raise Overloaded
             job = Job(prepared, self._cancel)
             self._waiting.append(job)

@@ -32,10 +32,6 @@ class Choice(Protocol):
     """Turns the tokens of one choice into parts of chunks, and these into a whole."""
 
     @property
-    def is_over(self) -> bool:
-        """Whether its end has been taken."""
-
-    @property
     def spent(self) -> Spent:
         """What it took; only after its end."""
 
@@ -133,13 +129,16 @@ class Answer:
         for choice in self.choices:
             for part in choice.opening():
                 yield {**head, "choices": [part]}
+        n_open = len(self.choices)
         async with aclosing(running.news(KEEP_ALIVE_SECONDS)) as all_news:
             async for news in all_news:
-                for part in self.choices[news.choice].take(news) if news else ():
-                    is_last = part["finish_reason"] and all(c.is_over for c in self.choices)
-                    yield {**head, "choices": [part], **(self.tail(request) if is_last else {})}
                 if news is None:
                     yield None
+                    continue
+                n_open -= news.completion is not None
+                for part in self.choices[news.choice].take(news):
+                    is_last = part["finish_reason"] and not n_open
+                    yield {**head, "choices": [part], **(self.tail(request) if is_last else {})}
         if with_usage:
             yield {**head, "choices": [], "usage": usage(self.spent)}
 

@@ -55,11 +55,6 @@ class TextChoice:
         self._completion: Completion | None = None
 
     @property
-    def is_over(self) -> bool:
-        """Whether its end has been taken."""
-        return self._completion is not None
-
-    @property
     def spent(self) -> Spent:
         """What it took; only after its end."""
         assert self._completion is not None, "the choice is not over"
