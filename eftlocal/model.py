@@ -229,6 +229,7 @@ class FusedModel:
         *,
         echo: bool = False,
         generate: bool = True,
+        like: Prepared | None = None,
         **options: Any,
     ) -> Prepared:
         """Check a raw prompt and make it a request for `start`; any thread may do this.
@@ -237,6 +238,7 @@ class FusedModel:
             prompt: text, in which markers such as <|end|> are control tokens, or token ids.
             echo: score the prompt's tokens, too: `Completion.prompt_scores`.
             generate: False only reads the prompt.
+            like: a request with the same options, whose constraint is taken instead of a new one.
             **options: fields of `GenerationOptions`, and on_prefill(done, total).
 
         Raises:
@@ -249,7 +251,7 @@ class FusedModel:
             ids = tuple(self.tokenize(prompt, special=True))
         else:
             ids = tuple(int(token) for token in prompt)
-        request = self._request((ids,) * len(self._parts.styles), options)
+        request = self._request((ids,) * len(self._parts.styles), options, like=like)
         return Prepared(replace(request, echo=echo, generate=generate), ids)
 
     def _refuse_hopeless(self, text: str) -> None:
@@ -274,13 +276,17 @@ class FusedModel:
         prompts: tuple[tuple[int, ...], ...],
         options: dict[str, Any],
         thinking: Thinking = "none",
+        like: Prepared | None = None,
     ) -> Request:
         on_prefill: OnPrefill | None = options.pop("on_prefill", None)
         settings = self.options.updated(options)
         weights = resolve_weights(self.experts, settings)
         request = Request(prompts, settings, weights, on_prefill=on_prefill)
         self.engine.check(request)
-        constraint = self._compiler.compile(settings, thinking)
+        if like is None:
+            constraint = self._compiler.compile(settings, thinking)
+        else:
+            constraint = like.request.constraint
         return replace(request, constraint=constraint) if constraint else request
 
     def start(self, prepared: Prepared) -> Stream:

@@ -232,6 +232,12 @@ class Stream(Iterator[TokenEvent]):
         return len(ensemble.contexts[ensemble.roles.base].tokens(generation.sequence))
 
     @property
+    def timings(self) -> Timings:
+        """How it goes so far; any thread may ask."""
+        base = self._engine.ensemble.roles.base
+        return _timings(self._generation, len(self.request.prompts[base]))
+
+    @property
     def sequence(self) -> int:
         """Where it runs; -1 while it waits."""
         return self._generation.sequence
@@ -256,7 +262,7 @@ class Stream(Iterator[TokenEvent]):
             prompt_tokens=tuple(prompt),
             finish_reason=generation.finish_reason or "cancelled",
             context_full=generation.context_full,
-            timings=_timings(generation, len(prompt)),
+            timings=self.timings,
             thinking_opened=self.thinking_opened,
             prompt_scores=tuple(generation.scores),
             text_was_cut=self._text.stopped,

@@ -308,3 +308,23 @@ def test_unloading_gives_the_memory_back() -> None:
     with_host(Host(Settings(served=(served,))), work)
     # A leak of a twentieth of what atlas takes would be 30 MB.
     assert min(used[-5:]) - min(used[1:6]) < 8 << 20
+
+
+def test_what_was_loaded_waits_for_who_was_told_to_try_again(trio: Trio) -> None:
+    """Also after a keep_alive of 0, which was for the request before; and `stop` still ends it."""
+
+    async def work(host: Host) -> None:
+        await ask(host, "a", wait=True, keep_alive=0)
+        await until(lambda: state(host, "a") == "unloaded")
+        with pytest.raises(Loading):
+            await ask(host, "a")
+        await until(lambda: state(host, "a") == "loaded")
+        await asyncio.sleep(0.5)
+        await ask(host, "a")
+        await until(lambda: state(host, "a") == "unloaded", 5)
+        host.preload("a")
+        await until(lambda: state(host, "a") == "loaded")
+        await host.release("a")
+        await until(lambda: state(host, "a") == "unloaded", 5)
+
+    with_host(host_of(trio, "a", waits=Waits(patience=0.0), idle_timeout=0.3), work)

@@ -20,6 +20,7 @@ HOSTILE = {
         START + '"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":'
         f"{NESTED}}}}}}}",
     ),
+    "megabytes of lists": (400, "{" + START[1:] + '"metadata":[' + "[]," * 10**6 + "[]]}"),
     "deep body": (400, "[" * DEPTH),
     "regex of repeats": (400, START + '"regex":"(a{1,1000}){1,1000}"}'),
     "regex of stars": (400, START + f'"regex":"{"(a|a)*" * 500}"}}'),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -294,5 +295,51 @@ def test_a_failure_before_a_job_has_its_sequence_ends_it(monkeypatch: pytest.Mon
                 await endless(running).result()
             good = await running.submit(running.model.prepare_chat(question("Peru"))).result()
             assert "Lima" in good.text
+
+    run(test)
+
+
+def test_a_caller_that_leaves_stays_until_its_thread_is_over() -> None:
+    """Threads cannot be stopped, so leaving does not make room for more of them."""
+
+    async def test() -> None:
+        async with worker() as running:
+            is_in, go_on = threading.Event(), threading.Event()
+
+            def slow(_: eftlocal.FusedModel) -> None:
+                is_in.set()
+                go_on.wait(30)
+
+            left = asyncio.create_task(running.call(slow))
+            await asyncio.to_thread(is_in.wait, 30)
+            for _ in range(3):
+                left.cancel()
+                await asyncio.sleep(0.02)
+                assert not left.done()
+            go_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await left
+            assert running.is_idle
+
+    run(test)
+
+
+def test_calls_that_are_left_at_any_moment_are_counted_right() -> None:
+    """Whatever a cancellation meets, the worker is idle afterwards and can be closed."""
+
+    async def test() -> None:
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            async with worker() as running:
+                for i in range(600):
+                    call = asyncio.create_task(running.call(lambda model: model.n_vocab))
+                    for _ in range(i % 5):
+                        await asyncio.sleep(0)
+                    call.cancel()
+                    await asyncio.gather(call, return_exceptions=True)
+                await until(lambda: running.is_idle)
+        finally:
+            sys.setswitchinterval(before)
 
     run(test)

@@ -175,7 +175,7 @@ class Host:
             RegistryError: where no such entry is served.
         """
         place = self._find(name)
-        place.timeout = 0.0
+        place.let_go()
         if place.task is not None:
             place.task.cancel()
             await asyncio.wait((place.task,))

@@ -24,7 +24,7 @@ from ..errors import (
 from ..model import FusedModel
 from .settings import Served
 from .states import Closing, LoadFailed
-from .worker import Worker
+from .worker import Worker, outlast
 
 logger = logging.getLogger("eftlocal.server.host")
 
@@ -77,9 +77,9 @@ class Load:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
             self.abort()
-            await asyncio.wait((work,))
+            await outlast(work)
             if work.exception() is None:
-                await asyncio.to_thread(work.result().close)
+                await outlast(asyncio.ensure_future(asyncio.to_thread(work.result().close)))
             raise
 
     def abort(self) -> None:

@@ -18,6 +18,9 @@ from .worker import Worker
 _SETTLE = 0.1
 """Seconds after the last use in which the next job of the same request may come."""
 
+_UNCLAIMED = 30.0
+"""Seconds for which a new worker waits for the request that was told to try again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Waits:
@@ -103,16 +106,22 @@ class Place:
         self.facts = FactsReader(entry)
         self._failed_at = 0.0
         self._loaded_at = 0.0
+        self._kept_until = 0.0
 
     def hand_out(self, keep_alive: float | None) -> Worker:
         """The worker for a request, which says how long the entry is kept; see `Host.worker`."""
         assert self.worker is not None
         self.used = time.monotonic()
+        self._kept_until = 0.0
         if keep_alive is None:
             self.timeout = self._default_timeout
         else:
             self.timeout = keep_alive if keep_alive >= 0 else None
         return self.worker
+
+    def let_go(self) -> None:
+        """Have it unloaded as soon as nobody uses it."""
+        self.timeout = self._kept_until = 0.0
 
     def lease_to(self, task: asyncio.Task[Any] | None) -> None:
         """Count as busy until a task is over."""
@@ -138,6 +147,8 @@ class Place:
         """Note that a load is done."""
         self.state, self.worker = "loaded", worker
         self.used, self._loaded_at = time.monotonic(), time.time()
+        self.timeout = self._default_timeout
+        self._kept_until = self.used + _UNCLAIMED
 
     def failed(self, failure: LoadFailed | None) -> None:
         """Note that a load failed, or (None) was ended."""
@@ -180,7 +191,7 @@ class Place:
         """Whether it was idle for as long as it is kept."""
         if self.worker is None or self.timeout is None or self.is_busy:
             return False
-        return time.monotonic() >= self.idle_since + self.timeout
+        return time.monotonic() >= max(self.idle_since + self.timeout, self._kept_until)
 
     def describe(self) -> EntryState:
         """What it does now."""

@@ -5,13 +5,15 @@ The event loop submits and cancels; nothing else here may be called by two threa
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 
@@ -112,22 +114,31 @@ class Worker:
             if self._is_closing:
                 raise Closing
             self._n_calls += 1
-        is_begun = False
+        is_begun = is_left = False
 
         def begin() -> T:
             nonlocal is_begun
-            is_begun = True
+            with self._wake:
+                if is_left:
+                    raise Closing
+                is_begun = True
             try:
                 return function(self.model)
             finally:
                 self._end_call()
 
+        work = asyncio.ensure_future(run_in_threadpool(begin))
         try:
-            return await run_in_threadpool(begin)
+            return await asyncio.shield(work)
         finally:
-            # A caller that leaves while it waits for a thread never gets one.
-            if not is_begun:
+            with self._wake:
+                is_left = not is_begun
+            if is_left:
+                # A caller that leaves while it waits for a thread never gets one.
+                work.cancel()
                 self._end_call()
+            # A thread cannot be stopped: who leaves keeps the place among requests until it ends.
+            await outlast(work)
 
     def _end_call(self) -> None:
         with self._wake:
@@ -264,6 +275,15 @@ class Worker:
         self.model.close()
 
 
+async def outlast(work: asyncio.Future[Any]) -> None:
+    """Wait until a future is over, however often the waiting task is cancelled."""
+    while not work.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait((work,))
+    if not work.cancelled():
+        work.exception()
+
+
 def _deliver(deliveries: list[_Delivery]) -> None:
     """Hand out what one step brought; one call of the event loop for all jobs."""
     for job, events in deliveries:
@@ -274,7 +294,7 @@ def _slot(sequence: int, job: Job | None, held: int) -> Slot:
     if job is None or job.stream is None:
         return Slot(sequence, held_tokens=held)
     done, total = job.prefilled
-    timings = job.stream.completion.timings
+    timings = job.stream.timings
     return Slot(
         sequence,
         state="generating" if done == total else "prompt",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
@@ -42,10 +44,13 @@ def _prepare(body: CompletionRequest, model: FusedModel) -> Answer:
     prompts = _prompts(body)
     changes = completion_changes(body, model.n_vocab)
     has_logprobs, echo = body.logprobs is not None, bool(body.echo)
-    ways = {"echo": echo and has_logprobs, "generate": body.max_tokens != 0}
+    ways: dict[str, Any] = {"echo": echo and has_logprobs, "generate": body.max_tokens != 0}
     with named_fields(body):
         changes, seed = with_seed(changes, model.options)
-        ones = [model.prepare_complete(prompt, **ways, **changes) for prompt in prompts]
+        first = model.prepare_complete(prompts[0], **ways, **changes)
+        ones = [first]
+        for prompt in prompts[1:]:
+            ones.append(model.prepare_complete(prompt, like=first, **ways, **changes))
     pieces = pieces_of(model) if has_logprobs or echo or body.reports_tokens else None
     prepared: list[Prepared] = []
     choices: list[TextChoice] = []

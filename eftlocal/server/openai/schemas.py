@@ -11,6 +11,7 @@ from .fields import MAX_CHOICES, AtLeastOne, CommonFields, Ignored, Name, Switch
 
 # A long list with something wrong in it must not cost an error for each of its items.
 Texts = Annotated[list[str], Field(max_length=MAX_CHOICES, fail_fast=True)]
+LongText = Annotated[str, Field(max_length=1_000_000)] | None
 Ids = Annotated[list[int], Field(fail_fast=True)]
 Lists = Annotated[list[Ids], Field(max_length=MAX_CHOICES, fail_fast=True)]
 Messages = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=10_000, fail_fast=True)]
@@ -78,8 +79,8 @@ class CompletionRequest(CommonFields):
 class TokenizeRequest(Body):
     """A request to /tokenize: llama.cpp's `content`, or lm-eval's and vLLM's `prompt`."""
 
-    content: str | None = None
-    prompt: str | None = None
+    content: LongText = None
+    prompt: LongText = None
     add_special: Switch = Field(None, description="Put BOS first where the model wants it.")
     add_special_tokens: Switch = Field(None, description="The same.")
     parse_special: Switch = Field(None, description="Read markers as control tokens; default true.")
@@ -90,7 +91,7 @@ class TokenizeRequest(Body):
 class DetokenizeRequest(Body):
     """A request to /detokenize."""
 
-    tokens: Ids
+    tokens: Annotated[list[int], Field(max_length=200_000, fail_fast=True)]
     model: Name = None
 
 

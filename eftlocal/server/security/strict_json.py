@@ -14,6 +14,9 @@ from ..failures import ApiError
 
 _MOST_DIGITS = 30
 """Digits of an integer; more than any field takes."""
+_MOST_CONTAINERS, _MOST_ITEMS = 100_000, 2_500_000
+"""Lists and objects, and items of them: parsing megabytes of brackets takes seconds. Those within
+texts count, too; a prompt that long fits no context."""
 _NOT_FINITE = re.compile(rb"[:\[,]\s?-?(?:NaN|Infinity)\b")
 
 
@@ -27,6 +30,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
         ApiError: 400 with one sentence, for anything that is not one JSON object.
     """
     body = body.removeprefix(b"\xef\xbb\xbf")
+    if body.count(b"[") + body.count(b"{") > _MOST_CONTAINERS or body.count(b",") > _MOST_ITEMS:
+        raise ApiError(400, "the body has too many lists, objects or items")
     try:
         # Bounds the depth, and finds what is not UTF-8; json.loads alone would do neither.
         from_json(body, allow_inf_nan=False)
