@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -43,22 +43,22 @@ class Address:
     host: str
     port: int
 
-    def first_event(self, body: Mapping[str, Any]) -> tuple[float, http.client.HTTPResponse]:
-        """Ask for a stream; seconds until its first token, and the open stream."""
+    def stream(self, body: Mapping[str, Any]) -> float:
+        """Ask for a completion as a stream, and read all of it; seconds until its first token."""
         start = time.perf_counter()
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=600)
         text = json.dumps({**body, "stream": True})
-        connection.request("POST", "/v1/completions", text, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        if answer.status != 200:
-            raise BackendError(f"the server answers {answer.status}: {answer.read()[:200]!r}")
-        while (line := answer.readline()) and not line.startswith(b"data: "):
-            pass
-        return time.perf_counter() - start, answer
-
-    def read(self, body: Mapping[str, Any]) -> None:
-        """Ask for a completion as a stream and read it to its end."""
-        self.first_event(body)[1].read()
+        headers = {"Content-Type": "application/json"}
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=600)
+        with closing(connection):
+            connection.request("POST", "/v1/completions", text, headers)
+            answer = connection.getresponse()
+            if answer.status != 200:
+                raise BackendError(f"the server answers {answer.status}: {answer.read()[:200]!r}")
+            while (line := answer.readline()) and not line.startswith(b"data: "):
+                pass
+            seconds = time.perf_counter() - start
+            answer.read()
+        return seconds
 
 
 def serving(target: Target, effort: Effort) -> tuple[Table, ...]:
@@ -112,7 +112,7 @@ def _server_seconds(address: Address, bodies: Sequence[Mapping[str, Any]]) -> fl
     """Seconds in which the server streams all answers to as many clients."""
     start = time.perf_counter()
     with ThreadPoolExecutor(len(bodies)) as clients:
-        list(clients.map(address.read, bodies))
+        list(clients.map(address.stream, bodies))
     return time.perf_counter() - start
 
 
@@ -124,20 +124,14 @@ def _waits(
     No two prompts begin alike, so that nothing is cached.
     """
     short, long = ({**body, "prompt": body["prompt"][turn:]} for body in (short, long))
-    alone = _first_and_rest(address, {**short, "prompt": short["prompt"][1:], "max_tokens": 1})
+    alone = address.stream({**short, "prompt": short["prompt"][1:], "max_tokens": 1})
     seen: list[float] = []
-    other = threading.Thread(target=lambda: seen.append(_first_and_rest(address, long)))
+    other = threading.Thread(target=lambda: seen.append(address.stream(long)))
     other.start()
     time.sleep(alone)
-    beside = _first_and_rest(address, {**short, "max_tokens": 1})
+    beside = address.stream({**short, "max_tokens": 1})
     other.join()
     return alone, beside, seen[0]
-
-
-def _first_and_rest(address: Address, body: Mapping[str, Any]) -> float:
-    seconds, answer = address.first_event(body)
-    answer.read()
-    return seconds
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """
     body = body.removeprefix(b"\xef\xbb\xbf")
     if body.count(b"[") + body.count(b"{") > _MOST_CONTAINERS or body.count(b",") > _MOST_ITEMS:
-        raise ApiError(400, "the body has too many lists, objects or items")
+        raise ApiError(400, "the body is nested too deeply, or has too many items")
     try:
         # Bounds the depth, and finds what is not UTF-8; json.loads alone would do neither.
         from_json(body, allow_inf_nan=False)
