@@ -7,7 +7,8 @@ For answers in one piece: `await run_until_disconnect(request, coroutine)`. For 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+import json
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -59,6 +60,15 @@ async def _end(task: asyncio.Future[Any]) -> None:
         task.exception()
 
 
+UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+"""Headers with which proxies pass on each chunk as it comes."""
+
+
+def compact(chunk: Mapping[str, Any]) -> str:
+    """A chunk as JSON on one line."""
+    return json.dumps(chunk, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 class ClosingStream(StreamingResponse):
     """A streaming response that closes its generator however it ends.
 
@@ -70,6 +80,7 @@ class ClosingStream(StreamingResponse):
         chunks: an async generator of text or bytes.
         media_type: such as "application/x-ndjson".
         headers: more headers.
+        on_close: called when the response is over, also where not one chunk was taken.
     """
 
     def __init__(
@@ -77,12 +88,21 @@ class ClosingStream(StreamingResponse):
         chunks: AsyncGenerator[str | bytes],
         media_type: str,
         headers: Mapping[str, str] | None = None,
+        on_close: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(chunks, headers=headers, media_type=media_type)
         self._chunks = chunks
+        self._on_close = on_close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the chunks until they end or the client leaves."""
+        try:
+            await self._send(receive, send)
+        finally:
+            if self._on_close is not None:
+                self._on_close()
+
+    async def _send(self, receive: Receive, send: Send) -> None:
         sending = asyncio.ensure_future(self.stream_response(send))
         watch = asyncio.ensure_future(_until_left(receive))
         try:

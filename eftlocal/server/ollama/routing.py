@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -12,9 +11,8 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
 
-from ..disconnect import ClosingStream
+from ..disconnect import UNBUFFERED, ClosingStream, compact
 from ..failures import of_request
 
 Json = dict[str, Any]
@@ -65,16 +63,7 @@ class JsonLines(ClosingStream):
     def __init__(
         self, request: Request, chunks: AsyncGenerator[Json], on_close: Callable[[], None]
     ) -> None:
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(_lines(request, chunks), "application/x-ndjson", headers)
-        self._on_close = on_close
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the lines until they end or the client leaves."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._on_close()
+        super().__init__(_lines(request, chunks), "application/x-ndjson", UNBUFFERED, on_close)
 
 
 async def _lines(request: Request, chunks: AsyncGenerator[Json]) -> AsyncGenerator[str]:
@@ -87,8 +76,7 @@ async def _lines(request: Request, chunks: AsyncGenerator[Json]) -> AsyncGenerat
 
 
 def _line(chunk: Mapping[str, Any]) -> str:
-    text = json.dumps(chunk, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return f"{text}\n"
+    return f"{compact(chunk)}\n"
 
 
 def timestamp(seconds: float | None = None) -> str:

@@ -5,15 +5,13 @@ Not `sse_starlette`: on SIGTERM it cuts every stream, and ours still get a final
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
 
-from ..disconnect import ClosingStream
+from ..disconnect import UNBUFFERED, ClosingStream, compact
 from ..failures import of_request
 
 KEEP_ALIVE_SECONDS = 5.0
@@ -38,22 +36,12 @@ class EventStream(ClosingStream):
         chunks: AsyncGenerator[Mapping[str, Any] | None],
         on_close: Callable[[], None],
     ) -> None:
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(_events(request, chunks), "text/event-stream", headers)
-        self._on_close = on_close
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the chunks until they end or the client leaves."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._on_close()
+        super().__init__(_events(request, chunks), "text/event-stream", UNBUFFERED, on_close)
 
 
 def event(data: Mapping[str, Any]) -> str:
     """A JSON object as an event."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return f"data: {text}\n\n"
+    return f"data: {compact(data)}\n\n"
 
 
 async def _events(
