@@ -32,28 +32,6 @@ def _section(table: Table) -> str:
         )
     return (
         f"<section><h2>{escape(table.title)}</h2>\n"
-        f'<div class="wide"><table>{_head(table)}{_body(table)}</table></div>\n{notes}{chart}'
+        f'<div class="wide">{table.to_html()}</div>\n{notes}{chart}'
         "</section>"
     )
-
-
-def _head(table: Table) -> str:
-    cells = "".join(
-        f"<th{_kind(table, i)}>{escape(column.name)}</th>" for i, column in enumerate(table.columns)
-    )
-    return f"<thead><tr>{cells}</tr></thead>"
-
-
-def _body(table: Table) -> str:
-    rows = []
-    for row in table.rows:
-        cells = "".join(
-            f"<td{_kind(table, i)}>{escape(table.columns[i].text(cell))}</td>"
-            for i, cell in enumerate(row)
-        )
-        rows.append(f"<tr>{cells}</tr>")
-    return f"<tbody>{''.join(rows)}</tbody>"
-
-
-def _kind(table: Table, index: int) -> str:
-    return ' class="number"' if table.is_number(index) else ""

@@ -6,28 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-Cell = str | float | None
+from .. import tables
+from ..tables import Cell, Column
 
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a table.
-
-    Attributes:
-        key: its name in JSON, with its unit.
-        name: its heading.
-        digits: after the point; ignored for texts.
-    """
-
-    key: str
-    name: str
-    digits: int = 0
-
-    def text(self, cell: Cell) -> str:
-        """A cell as it is shown; "-" where there is nothing to say."""
-        if cell is None:
-            return "-"
-        return cell if isinstance(cell, str) else f"{cell:,.{self.digits}f}"
+__all__ = ["Bars", "Cell", "Chart", "Column", "Report", "Series", "Table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +48,10 @@ class Bars:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """Rows of cells under columns, with what a reader should know, and a chart of them."""
+class Table(tables.Table):
+    """A table with a chart of it."""
 
-    title: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    notes: tuple[str, ...] = ()
     chart: Chart | Bars | None = None
-
-    def is_number(self, index: int) -> bool:
-        """Whether a column holds numbers."""
-        return not any(isinstance(row[index], str) for row in self.rows)
-
-    def to_json(self) -> dict[str, Any]:
-        """The table with one object per row."""
-        keys = [column.key for column in self.columns]
-        rows = [dict(zip(keys, row, strict=True)) for row in self.rows]
-        return {"title": self.title, "notes": list(self.notes), "rows": rows}
 
 
 @dataclass(frozen=True, slots=True)

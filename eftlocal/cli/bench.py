@@ -20,7 +20,7 @@ from .output import json_text
 from .pages import check_page, write_page
 
 if TYPE_CHECKING:
-    from ..bench.report import Report, Table
+    from ..bench.report import Report
     from ..bench.run import Target
 
 _NAMES = "\n".join(f"  {name:<10} {text}" for name, text in SECTIONS.items())
@@ -191,21 +191,5 @@ def _text(report: Report) -> str:
     """The report as it is read in a terminal."""
     width = max(map(len, report.facts))
     parts = ["\n".join(f"{name:<{width}}  {value}" for name, value in report.facts.items())]
-    parts += [_table_text(table) for tables in report.tables.values() for table in tables]
+    parts += [table.to_text() for tables in report.tables.values() for table in tables]
     return "\n\n".join(parts)
-
-
-def _table_text(table: Table) -> str:
-    """A table under its title; numbers are set to the right."""
-    cells = [[column.name for column in table.columns]]
-    for row in table.rows:
-        cells.append([column.text(cell) for column, cell in zip(table.columns, row, strict=True)])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [table.title]
-    for line in cells:
-        texts = [
-            f"{text:>{width}}" if table.is_number(i) else f"{text:<{width}}"
-            for i, (text, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        lines.append("  " + "  ".join(texts).rstrip())
-    return "\n".join([*lines, *(f"  ({note})" for note in table.notes)])
