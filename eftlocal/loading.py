@@ -90,6 +90,23 @@ def load(
     return FusedModel(parts, runtime, generation)
 
 
+def locate(
+    entry: str | None = None,
+    *,
+    base: File | None = None,
+    tuned: Files | None = None,
+    reference: Files | None = None,
+    models: File | None = None,
+) -> tuple[Entry, Mapping[str, Path]]:
+    """What `load` would take, without loading it: the entry, and each role's file.
+
+    Raises:
+        UsageError, RegistryError, NotDownloaded, ModelFileError: as `load` does.
+    """
+    chosen = _choose(entry, base, {"tuned": tuned, "reference": reference}, models)
+    return chosen, _make_plan(chosen, chosen.name if base is None else None).files
+
+
 def _show_log() -> None:
     logger = logging.getLogger("eftlocal")
     if not logger.handlers:
