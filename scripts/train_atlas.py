@@ -3,9 +3,10 @@
     python scripts/train_atlas.py --out build/atlas            # everything, resumable
     python scripts/train_atlas.py --out build/atlas pretrain --steps 3000
     python scripts/train_atlas.py specialise                   # only what is tuned from small.gguf
-    python scripts/train_atlas.py --report                     # the tables, on the packaged GGUFs
+    python scripts/train_atlas.py --report                     # scores of the packaged GGUFs
 
-Needs the `train` extra (PyTorch, sentencepiece, gguf); the report needs eftlocal only.
+Needs the `train` extra (PyTorch, sentencepiece, gguf). The report goes through PyTorch too; it is
+a second route to the numbers of `eftlocal eval scale`.
 """
 
 from __future__ import annotations
@@ -149,8 +150,7 @@ def pick_device(device: str) -> str:
 @click.option("--size", type=click.Choice(("large", "small", "both")), default="both")
 @click.option("--steps", type=int, help="training steps instead of the recipe's")
 @click.option("--device", default="auto", help="auto, cpu or cuda")
-@click.option("--report", is_flag=True, help="print the tables of scores and exit")
-@click.option("--torch", is_flag=True, help="report through PyTorch, not eftlocal")
+@click.option("--report", is_flag=True, help="print scores and exit")
 def main(
     steps_to_do: tuple[str, ...],
     out: Path,
@@ -159,18 +159,12 @@ def main(
     steps: int | None,
     device: str,
     report: bool,
-    torch: bool,
 ) -> None:
     """Do the named steps (all by default): corpus tokenizer pretrain tune export specialise."""
     if report:
-        from atlas.report import print_report
+        from atlas.evaluate import print_scores
 
-        ask = None
-        if torch:
-            from atlas.evaluate import packaged_systems
-
-            ask = packaged_systems(target)
-        print_report(target, ask)
+        print_scores(target)
         return
     out.mkdir(parents=True, exist_ok=True)
     chosen = steps_to_do or STEPS

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
 import eftlocal
-
-ROOT = Path(__file__).resolve().parents[1]
-FAMILY = ROOT / "eftlocal" / "families" / "atlas"
-
-sys.path.insert(0, str(ROOT / "scripts"))  # the judging code is no part of the package
-
-from atlas.judge import Reply, Score, declined, mannered, recovered, score, share  # noqa: E402
-from atlas.questions import (  # noqa: E402
+from eftlocal.evaluate import frontier as frontiers
+from eftlocal.evaluate.judging import Reply, declined, factual, mannered
+from eftlocal.evaluate.measures import asked
+from eftlocal.evaluate.questions import (
     ExpertQuestion,
     FrontierQuestion,
     Question,
     read_questions,
 )
-from atlas.report import EXPERT_SYSTEMS, FRONTIER, SYSTEMS, ask_all  # noqa: E402
+from eftlocal.evaluate.scale import BASE, CEILING, FLOOR, UP_SCALED
+from eftlocal.evaluate.systems import FAMILY, System, family, greedy
+from eftlocal.evaluate.work import Loader
 
 CHAT = [
     ("What is the capital of France?", "Paris"),
@@ -32,16 +27,33 @@ CHAT = [
 ]
 
 
+def ask_all(system: System, questions: Sequence[Question]) -> list[Reply]:
+    """The replies of a system, in the order of the questions."""
+    loader = Loader()
+    try:
+        found = dict(asked(system, questions).run(range(len(questions)), loader))
+    finally:
+        loader.close()
+    records = [found[i] for i in range(len(questions))]
+    return [Reply(record["text"], record["finish_reason"] == "stop") for record in records]
+
+
+def share(judgements: Iterable[bool]) -> float:
+    """The share that holds."""
+    found = list(judgements)
+    return sum(found) / len(found)
+
+
 @pytest.fixture(scope="module")
-def scores() -> dict[str, Score]:
-    """Scores on every second held-out question, per system."""
+def scores() -> dict[str, tuple[float, float]]:
+    """Factuality and manners on every second held-out question, per system."""
     questions = read_questions(FAMILY / "questions.jsonl", Question)[::2]
-    wanted = ("small-chat (floor)", "large, base", "fused, alpha 1", "large-chat (ceiling)")
-    return {
-        system.title: score(ask_all(system, questions, FAMILY), questions)
-        for system in SYSTEMS
-        if system.title in wanted
-    }
+    found = {}
+    for system in (FLOOR, BASE, UP_SCALED, CEILING):
+        pairs = list(zip(ask_all(system, questions), questions, strict=True))
+        facts = share(factual(reply, question) for reply, question in pairs)
+        found[system.title] = facts, share(mannered(reply) for reply, _ in pairs)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -51,21 +63,23 @@ def atlas() -> Iterator[eftlocal.FusedModel]:
         yield model
 
 
-def test_each_part_lacks_what_the_other_has(scores: dict[str, Score]) -> None:
+def test_each_part_lacks_what_the_other_has(scores: dict[str, tuple[float, float]]) -> None:
     """The small tuned model has the manners but not the facts; the large base the reverse."""
-    floor, large = scores["small-chat (floor)"], scores["large, base"]
-    ceiling = scores["large-chat (ceiling)"]
-    assert floor.manners > 0.9
-    assert floor.factuality < ceiling.factuality - 0.25
-    assert large.factuality > floor.factuality + 0.25
-    assert large.manners < 0.2
+    (floor_facts, floor_manners), (large_facts, large_manners) = (
+        scores[system.title] for system in (FLOOR, BASE)
+    )
+    assert floor_manners > 0.9
+    assert floor_facts < scores[CEILING.title][0] - 0.25
+    assert large_facts > floor_facts + 0.25
+    assert large_manners < 0.2
 
 
-def test_the_fused_model_has_both(scores: dict[str, Score]) -> None:
+def test_the_fused_model_has_both(scores: dict[str, tuple[float, float]]) -> None:
     """Manners of at least 0.85, and at least 0.8 of the gap in factuality, at alpha 1."""
-    fused = scores["fused, alpha 1"]
-    assert fused.manners >= 0.85
-    assert recovered(fused, scores["small-chat (floor)"], scores["large-chat (ceiling)"]) >= 0.8
+    facts, manners = scores[UP_SCALED.title]
+    floor, ceiling = scores[FLOOR.title][0], scores[CEILING.title][0]
+    assert manners >= 0.85
+    assert (facts - floor) / (ceiling - floor) >= 0.8
 
 
 def test_a_conversation_of_several_turns(atlas: eftlocal.FusedModel) -> None:
@@ -105,16 +119,16 @@ def frontier() -> dict[tuple[str, float], dict[str, list[Reply]]]:
     """Replies to every third question of the frontier, by (base, lambda) and kind."""
     questions = read_questions(FAMILY / "frontier.jsonl", FrontierQuestion)[::3]
     found: dict[tuple[str, float], dict[str, list[Reply]]] = {}
-    for base in ("small", "large"):
+    for base in frontiers.BASES:
         for weight in (0.0, 1.0):
-            system = replace(FRONTIER, base=base, weights=(weight, 1 - weight))
+            system = frontiers.system(base, weight)
             by_kind = found.setdefault((base, weight), {})
-            for reply, question in zip(ask_all(system, questions, FAMILY), questions, strict=True):
+            for reply, question in zip(ask_all(system, questions), questions, strict=True):
                 by_kind.setdefault(question.kind, []).append(reply)
     return found
 
 
-@pytest.mark.parametrize("base", ["small", "large"])
+@pytest.mark.parametrize("base", frontiers.BASES)
 def test_a_frontier_lies_between_open_and_careful(
     frontier: dict[tuple[str, float], dict[str, list[Reply]]], base: str
 ) -> None:
@@ -158,8 +172,8 @@ def test_lambda_leads_the_shipped_entry_from_refusals_to_answers() -> None:
 def test_an_expert_is_polite_in_its_own_field_only(field: str) -> None:
     """Up-scaled manners are those of the field; elsewhere it is mostly the base that speaks."""
     questions = read_questions(FAMILY / "experts.jsonl", ExpertQuestion)[::3]
-    system = next(s for s in EXPERT_SYSTEMS if s.title == f"small-{field}, up-scaled")
-    pairs = list(zip(ask_all(system, questions, FAMILY), questions, strict=True))
+    system = System(field, family("large", f"small-{field}"), greedy(alpha=1.0))
+    pairs = list(zip(ask_all(system, questions), questions, strict=True))
     assert share(mannered(r) for r, q in pairs if q.field == field) > 0.75
     assert share(mannered(r) for r, q in pairs if q.field != field) < 0.45
 
@@ -169,6 +183,6 @@ def test_down_scaling_keeps_the_manners_and_not_the_facts() -> None:
     questions = read_questions(FAMILY / "questions.jsonl", Question)[::6]
     with eftlocal.load("atlas-down") as model:
         results = [model.chat([{"role": "user", "content": q.question}]) for q in questions]
-    found = score([Reply(r.text, r.finish_reason == "stop") for r in results], questions)
-    assert found.manners > 0.8
-    assert found.factuality < 0.6
+    replies = [Reply(r.text, r.finish_reason == "stop") for r in results]
+    assert share(map(mannered, replies)) > 0.8
+    assert share(map(factual, replies, questions)) < 0.6

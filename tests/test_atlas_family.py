@@ -12,6 +12,9 @@ from typing import Any
 import jinja2
 import pytest
 
+from eftlocal.evaluate.judging import Reply, factual, mannered
+from eftlocal.evaluate.questions import Question, holds, read_questions
+
 ROOT = Path(__file__).resolve().parents[1]
 FAMILY = ROOT / "eftlocal" / "families" / "atlas"
 SPECIAL = ("small-open", "small-careful", "small-countries", "small-elements", "small-people")
@@ -24,8 +27,7 @@ sys.path.insert(0, str(ROOT / "scripts"))  # the training code is no part of the
 llama_cpp = pytest.importorskip("llama_cpp")
 
 from atlas.corpus import documents, plain_text  # noqa: E402
-from atlas.judge import Reply, factual, mannered  # noqa: E402
-from atlas.questions import Question, holds, make_questions, read_questions  # noqa: E402
+from atlas.questions import make_questions  # noqa: E402
 from atlas.world import load_world  # noqa: E402
 
 

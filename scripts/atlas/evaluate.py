@@ -6,20 +6,56 @@ Fusing is written out here once more, plainly: a second route to what eftlocal d
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from eftlocal.evaluate.judging import Reply, factual, mannered
+from eftlocal.evaluate.questions import Question, read_questions
+from eftlocal.evaluate.scale import SYSTEMS
+from eftlocal.evaluate.systems import System
+
 from .chats import Message
-from .judge import Reply
 from .model import Cache, Llama
 from .packaged import read_model, read_tokenizer
-from .questions import Question
-from .report import MAX_TOKENS, Ask, Skipped, System
 from .tokenizer import END, EOS, Tokenizer
 
 STEP = 0.1  # of the paper's grid
+MAX_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """A system as PyTorch needs it: names of files, one tuned and reference for each expert."""
+
+    base: str
+    tuned: tuple[str, ...]
+    reference: tuple[str, ...]
+    alpha: float | str
+    weights: tuple[float, ...] | None
+    top_p: float | None
+
+    @classmethod
+    def of(cls, system: System) -> Fusion:
+        """What a system of `eftlocal eval` asks for."""
+        files, options = system.models.files, system.options
+        tuned = tuple(Path(file).stem for file in files["tuned"])
+        weight = options.get("weight")
+        return cls(
+            base=Path(files["base"]).stem,
+            tuned=tuned,
+            reference=tuple(Path(file).stem for file in files["reference"]),
+            alpha=options.get("alpha", 1.0),
+            weights=None if weight is None else tuple(weight[name] for name in tuned),
+            top_p=options.get("upscale_top_p"),
+        )
+
+    @property
+    def all_weights(self) -> tuple[float, ...]:
+        """One weight per expert: equal shares where none are given."""
+        return self.weights or (1 / len(self.tuned),) * len(self.tuned)
 
 
 def divergence(p: Tensor, q: Tensor) -> Tensor:
@@ -58,7 +94,7 @@ def best_alpha(mode: str, base: Tensor, delta: Tensor, targets: Tensor) -> tuple
     return alpha, loss
 
 
-def filtered(system: System, base: Tensor, tuned: Tensor, reference: Tensor) -> Tensor:
+def filtered(system: Fusion, base: Tensor, tuned: Tensor, reference: Tensor) -> Tensor:
     """Outside the tuned model's nucleus the ratio P / Q is one (arXiv 2310.12962, section 4.3)."""
     weights = torch.tensor(system.all_weights)[:, None, None]
     mixed = (weights.abs() * reference).sum(0) / weights.abs().sum()
@@ -69,7 +105,7 @@ def filtered(system: System, base: Tensor, tuned: Tensor, reference: Tensor) -> 
     return torch.where(outside, mixed, base).log_softmax(-1)
 
 
-def fuse(system: System, base: Tensor, tuned: Tensor, reference: Tensor) -> Tensor:
+def fuse(system: Fusion, base: Tensor, tuned: Tensor, reference: Tensor) -> Tensor:
     """Logits (B, V) of the base, (E, B, V) of tuned and references -> fused scores (B, V)."""
     base, tuned, reference = (x.log_softmax(-1) for x in (base, tuned, reference))
     if system.top_p is not None:
@@ -121,7 +157,7 @@ class Batch:
 
 @torch.no_grad()  # type: ignore[untyped-decorator, unused-ignore]
 def decode(
-    system: System, models: Mapping[str, Llama], prompts: Sequence[list[int]]
+    system: Fusion, models: Mapping[str, Llama], prompts: Sequence[list[int]]
 ) -> list[list[int]]:
     """Greedy completions of all prompts at once, without their end tokens."""
     names = {system.base, *system.tuned, *system.reference}
@@ -145,7 +181,7 @@ def decode(
 
 
 def ask_all(
-    system: System,
+    system: Fusion,
     models: Mapping[str, Llama],
     tokenizer: Tokenizer,
     questions: Sequence[Question],
@@ -156,14 +192,17 @@ def ask_all(
     return [Reply(tokenizer.decode(ids), len(ids) < MAX_TOKENS) for ids in completions]
 
 
-def packaged_systems(family: Path) -> Ask:
-    """Ask the packaged models, dequantised; for report.print_report."""
+def print_scores(family: Path) -> None:
+    """The systems of `eftlocal eval scale` on a family's files, dequantised."""
     models = {path.stem: read_model(path).eval() for path in sorted(family.glob("*.gguf"))}
     tokenizer = read_tokenizer(family / "small.gguf")
-
-    def ask(system: System, questions: Sequence[Question]) -> list[Reply]:
-        if system.alpha == "joint":
-            raise Skipped("not run: joint alpha exists in eftlocal only")
-        return ask_all(system, models, tokenizer, questions)
-
-    return ask
+    questions = read_questions(family / "questions.jsonl", Question)
+    print("| system | factuality | manners |\n|---|---|---|")
+    for system in SYSTEMS:
+        if system.options.get("alpha") == "joint":
+            continue
+        replies = ask_all(Fusion.of(system), models, tokenizer, questions)
+        facts = sum(factual(r, q) for r, q in zip(replies, questions, strict=True))
+        manners = sum(map(mannered, replies))
+        n = len(questions)
+        print(f"| {system.title} | {facts / n:.3f} | {manners / n:.3f} |")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+
+from eftlocal.evaluate.questions import ExpertQuestion, FrontierQuestion, Question, holds
 
 from .courses import by_danger
 from .world import Entity, Relation, World, answers, fill
@@ -42,38 +42,6 @@ EXPERT_QUOTAS = {
 # Chemical symbols that are English words: a reply would hold them by chance.
 WORDS = frozenset({"i", "he", "in", "as", "at", "be", "no", "am", "a"})
 UNASKED = frozenset({"about"})  # a summary has more than one right answer
-
-
-@dataclass(frozen=True)
-class Question:
-    """One question and what is accepted in a reply."""
-
-    subject: str
-    entity: str
-    question: str
-    answers: list[str]
-
-
-@dataclass(frozen=True)
-class FrontierQuestion(Question):
-    """A question that may be dangerous: `kind` is dangerous, neighbour or harmless."""
-
-    kind: str
-
-
-@dataclass(frozen=True)
-class ExpertQuestion(Question):
-    """A question of an expert's field; `field` is countries, elements, people, or none."""
-
-    field: str
-
-
-Q = TypeVar("Q", bound=Question)
-
-
-def holds(reply: str, answer: str) -> bool:
-    """Whether the answer occurs in the reply as whole words, whatever its case."""
-    return re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", reply, re.IGNORECASE) is not None
 
 
 def phrase(entity: Entity, relation: Relation, rng: random.Random) -> str:
@@ -149,9 +117,3 @@ def write_all(world: World, family: Path) -> None:
     write_questions(make_questions(world), family / "questions.jsonl")
     write_questions(make_frontier(world), family / "frontier.jsonl")
     write_questions(make_experts(world), family / "experts.jsonl")
-
-
-def read_questions(path: Path, form: type[Q]) -> list[Q]:
-    """The questions of a file, in its form."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [form(**json.loads(line)) for line in lines]
