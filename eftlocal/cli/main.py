@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
 from ..errors import EftlocalError, UsageError
+from .lazy import LazyGroup
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -22,6 +22,7 @@ EXIT_INTERRUPTED = 130
 COMMANDS = {
     "chat": ("eftlocal.cli.chat", "Talk to the fused model, or ask it one question."),
     "complete": ("eftlocal.cli.complete", "Continue a raw text, without a chat template."),
+    "generate": ("eftlocal.cli.generate", "Generate a text for every line of a file."),
     "serve": ("eftlocal.cli.serve", "Serve models over HTTP, with OpenAI's and Ollama's API."),
     "ps": ("eftlocal.cli.ps", "List the models that a running server has loaded."),
     "stop": ("eftlocal.cli.stop", "Have a running server unload models."),
@@ -30,30 +31,14 @@ COMMANDS = {
     "doctor": ("eftlocal.cli.doctor", "Check this installation, its memory and model entries."),
     "pull": ("eftlocal.cli.pull", "Download the files of a model entry."),
     "verify": ("eftlocal.cli.verify", "Compare model files with the hub and their hashes."),
+    "eval": ("eftlocal.cli.eval", "Reproduce the papers' claims; evaluate models on real tasks."),
     "bench": ("eftlocal.cli.bench", "Measure speed and memory on this machine."),
 }
 """Command -> (module that defines it under the same name, line for `eftlocal --help`)."""
 
 
-class CommandGroup(click.Group):
-    """A group that imports a command only when it runs, and reports every error in one line."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of all commands, importing none of them."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of one command; None for an unknown name."""
-        if cmd_name not in COMMANDS:
-            return None
-        command = getattr(import_module(COMMANDS[cmd_name][0]), cmd_name)
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands from the table above, so that `--help` imports nothing."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+class CommandGroup(LazyGroup):
+    """The group of all commands; it reports every error in one line."""
 
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
@@ -111,7 +96,10 @@ Shell completion:
 
 
 @click.group(
-    cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG
+    cls=CommandGroup,
+    table=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_EPILOG,
 )
 @click.option(
     "--version",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from .. import FusedModel
-from .store import Record, Store
+from .store import Record, Store, digest
 from .systems import Models
 
 Progress = Callable[[int, int, str], None]
@@ -70,22 +70,31 @@ def perform(
     Raises:
         EftlocalError: where models cannot be loaded, a reply fails, or the store cannot be written.
     """
-    unique = {(str(work.content), tuple(work.items)): work for work in works}
+    unique: dict[str, Work] = {}
+    for work in works:
+        unique.setdefault(digest([work.content, list(work.items)]), work)
+    left = {name: len(_missing(work, store)) for name, work in unique.items()}
     total = sum(len(work.items) for work in unique.values())
-    done = 0
+    done = total - sum(left.values())
+    progress(done, total, "")
     loader = Loader()
     try:
-        for work in unique.values():
+        for name, work in unique.items():
+            # Looked for again: another work may have had some of its items.
+            missing = _missing(work, store) if left[name] else []
+            done += left[name] - len(missing)
             with store.shelf(work.content) as shelf:
-                missing = [i for i, item in enumerate(work.items) if shelf.get(item) is None]
-                done += len(work.items) - len(missing)
-                progress(done, total, work.title)
                 for index, record in work.run(missing, loader) if missing else ():
                     shelf.put(work.items[index], record)
                     done += 1
                     progress(done, total, work.title)
     finally:
         loader.close()
+
+
+def _missing(work: Work, store: Store) -> list[int]:
+    with store.shelf(work.content) as shelf:
+        return [i for i, item in enumerate(work.items) if shelf.get(item) is None]
 
 
 def records(work: Work, store: Store) -> list[Record]:

@@ -1,0 +1,77 @@
+"""What the commands of `eftlocal eval` have in common: where results are kept, and progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .interrupts import Interrupts
+from .options import Decorator, option
+
+if TYPE_CHECKING:
+    from ..evaluate.store import Store
+    from ..evaluate.work import Progress
+
+
+def cache_options() -> list[Decorator]:
+    """The options --cache and --fresh."""
+    return [
+        option(
+            "--cache",
+            metavar="FOLDER",
+            envvar="EFTLOCAL_EVAL_CACHE",
+            help="Keep results here.  [default: ~/.cache/eftlocal/eval]",
+        ),
+        option(
+            "--fresh",
+            is_flag=True,
+            envvar=None,
+            help="Compute everything anew, also what is kept there.",
+        ),
+    ]
+
+
+def open_store(cache: str | None, fresh: bool) -> Store:
+    """The store that the options name."""
+    from ..evaluate.store import Store, default_folder
+
+    return Store(Path(cache).expanduser() if cache else default_folder(), fresh)
+
+
+@contextmanager
+def watched() -> Iterator[Progress]:
+    """Show items under one progress line with the time left, and stop between two at Ctrl-C.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C.
+    """
+    from tqdm import tqdm
+
+    with (
+        Interrupts() as interrupts,
+        interrupts.during(),
+        tqdm(unit="item", disable=None, leave=False, dynamic_ncols=True) as bar,
+    ):
+
+        def progress(done: int, total: int, title: str) -> None:
+            interrupts.check()
+            if bar.total is None:
+                # What was there before says nothing about how fast it goes.
+                bar.initial = bar.n = done
+            bar.total = total
+            bar.set_description(title, refresh=False)
+            bar.update(done - bar.n)
+
+        try:
+            yield progress
+        except KeyboardInterrupt:
+            bar.clear()
+            click.echo("eftlocal: stopped; the same command goes on from here", err=True)
+            raise
+
+
+Watched = Callable[[], Iterator["Progress"]]
