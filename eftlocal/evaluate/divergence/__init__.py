@@ -1,0 +1,5 @@
+"""Where fusing changes something, token by token."""
+
+from .study import Divergence
+
+__all__ = ["Divergence"]
