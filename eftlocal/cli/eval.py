@@ -7,14 +7,15 @@ import click
 from .lazy import LazyGroup
 
 _STUDIES = "eftlocal.cli.eval_studies"
+_OWN = "eftlocal.cli.eval_own"
 COMMANDS = {
     "all": (_STUDIES, "All studies of the embedded family, in one report."),
     "scale": (_STUDIES, "What the scale of pre-training and of tuning give: the main table."),
     "frontier": (_STUDIES, "Refusing against answering, small and up-scaled."),
     "alpha": (_STUDIES, "Alpha fixed, searched and held; with one expert and several."),
-    "speculation": (_STUDIES, "Drafting: acceptance, speed, and equal texts."),
-    "divergence": (_STUDIES, "The few tokens where fusing changes something."),
-    "quantization": (_STUDIES, "Which of the three models needs the bits."),
+    "speculation": (_OWN, "Drafting: acceptance, speed, and equal texts."),
+    "divergence": (_OWN, "The few tokens where fusing changes something."),
+    "quantization": (_OWN, "Which of the three models needs the bits."),
     "tasks": ("eftlocal.cli.eval_tasks", "Tasks of lm-evaluation-harness, on any model entry."),
     "judge": ("eftlocal.cli.eval_judge", "Open answers, judged by a model behind an API."),
 }

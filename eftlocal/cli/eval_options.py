@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .downloads import offer
 from .interrupts import Interrupts
 from .options import Decorator, option
 
 if TYPE_CHECKING:
     from ..evaluate.store import Store
+    from ..evaluate.systems import Models
     from ..evaluate.work import Progress
+    from .options import Arguments
 
 
 def cache_options() -> list[Decorator]:
@@ -35,11 +38,40 @@ def cache_options() -> list[Decorator]:
     ]
 
 
+def parallel_option() -> Decorator:
+    """The option --parallel."""
+    return option(
+        "--parallel",
+        type=click.IntRange(1),
+        default=1,
+        envvar=None,
+        metavar="N",
+        help="Replies at once; each needs a cache of its own.  [default: 1]",
+    )
+
+
 def open_store(cache: str | None, fresh: bool) -> Store:
     """The store that the options name."""
     from ..evaluate.store import Store, default_folder
 
     return Store(Path(cache).expanduser() if cache else default_folder(), fresh)
+
+
+def chosen_models(arguments: Arguments, parallel: int = 1) -> Models:
+    """The models that the shared options name; missing files are offered for download.
+
+    Args:
+        arguments: the shared options.
+        parallel: replies at once. Each has a cache of its own, so that rounding depends little on
+            what runs beside it.
+    """
+    from ..evaluate.systems import Models
+
+    arguments.check()
+    offer(arguments)
+    runtime = {"parallel": parallel, "kv_unified": "off", **arguments.runtime}
+    entry = None if arguments.files else arguments.entry
+    return Models(entry, arguments.files, arguments.models, runtime)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`eftlocal eval all` and the single studies of the embedded family."""
+"""`eftlocal eval all`, and the studies that are about the embedded family only."""
 
 from __future__ import annotations
 
@@ -29,24 +29,27 @@ _OPTIONS = (
         metavar="N",
         help="Ask every N-th question only: rougher numbers, sooner.",
     ),
-    option(
-        "--seed",
-        type=click.IntRange(0),
-        default=0,
-        envvar=None,
-        metavar="N",
-        help="Seed of sampled texts and of bootstrap draws.  [default: 0]",
-    ),
 )
 
 
-def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+_SEED = option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    envvar=None,
+    metavar="N",
+    help="Seed of sampled texts and of bootstrap draws.  [default: 0]",
+)
+
+
+def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that `run_studies` takes, but for --seed."""
     for declare in reversed((*_OPTIONS, *cache_options())):
         command = declare(command)
     return command
 
 
-def _run(
+def run_studies(
     studies: Callable[[], list[Study]],
     *,
     as_json: bool,
@@ -90,7 +93,7 @@ def _chosen(only: str | None) -> list[Study]:
     return [make_study(name) for name in names]
 
 
-_EXAMPLES = """\b
+EXAMPLES = """\b
 Examples:
   eftlocal eval {0}
   eftlocal eval {0} --html {0}.html
@@ -98,9 +101,10 @@ Examples:
 """
 
 
-@click.command(cls=SectionCommand, epilog=_EXAMPLES.format("all"))
+@click.command(cls=SectionCommand, epilog=EXAMPLES.format("all"))
 @option("--only", metavar="STUDY,...", envvar=None, help="Run only these studies.")
-@_options
+@_SEED
+@study_options
 def all(only: str | None, **given: Any) -> None:
     """Run all studies of the embedded family, and report on every claim.
 
@@ -108,16 +112,17 @@ def all(only: str | None, **given: Any) -> None:
     """
     if only is not None:
         _chosen(only)
-    _run(functools.partial(_chosen, only), **given)
+    run_studies(functools.partial(_chosen, only), **given)
 
 
 def _study(name: str, text: str) -> click.Command:
-    """The command of one study."""
+    """The command of a study of the embedded family."""
 
-    @click.command(name, cls=SectionCommand, epilog=_EXAMPLES.format(name), help=text)
-    @_options
+    @click.command(name, cls=SectionCommand, epilog=EXAMPLES.format(name), help=text)
+    @_SEED
+    @study_options
     def command(**given: Any) -> None:
-        _run(functools.partial(_chosen, name), **given)
+        run_studies(functools.partial(_chosen, name), **given)
 
     return command
 
@@ -125,6 +130,3 @@ def _study(name: str, text: str) -> click.Command:
 scale = _study("scale", "Compare what the scale of pre-training and that of tuning give.")
 frontier = _study("frontier", "Compare the frontiers of refusing and answering.")
 alpha = _study("alpha", "Compare ways to choose alpha.")
-speculation = _study("speculation", "Measure drafting.")
-divergence = _study("divergence", "Show the tokens where fusing changes something.")
-quantization = _study("quantization", "Find out which of the three models needs the bits.")
