@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 
 from .errors import EftlocalError
 from .model import FusedModel
@@ -16,7 +16,7 @@ Outcome = Completion | EftlocalError
 
 def run_batch(
     model: FusedModel, jobs: Iterable[Job], may_start: Callable[[], bool] = lambda: True
-) -> Iterator[tuple[int, Outcome]]:
+) -> Generator[tuple[int, Outcome], None, None]:
     """Run requests, `parallel` of them at once; nothing else may run in the model meanwhile.
 
     Args:

@@ -75,7 +75,7 @@ def test_closing_ends_what_runs(model: eftlocal.FusedModel) -> None:
 
     batch = run_batch(model, [job] * 50)
     next(batch)
-    batch.close()  # type: ignore[attr-defined]
+    batch.close()
     assert not model.engine._running and not model.engine._waiting
     assert prepared <= PARALLEL + 1
 

@@ -40,7 +40,9 @@ def test_help_lists_every_command() -> None:
     assert all(name in result.stdout for name in (*main_module.COMMANDS, "_EFTLOCAL_COMPLETE"))
 
 
-@pytest.mark.parametrize("args", [["--help"], ["chat", "--help"], ["complete", "--help"]])
+@pytest.mark.parametrize(
+    "args", [["--help"], ["chat", "--help"], ["complete", "--help"], ["generate", "--help"]]
+)
 def test_help_imports_nothing_heavy(args: list[str]) -> None:
     """Help needs click alone, which is what makes it fast."""
     code = (
