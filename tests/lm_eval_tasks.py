@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -44,6 +47,8 @@ metric_list:
 """
 
 Item = dict[str, Any]
+COUNT = int(os.environ.get("EFTLOCAL_LM_EVAL", "24"))
+"""How many questions the harness asks; the bar is 200, which takes some minutes."""
 
 
 def items(count: int) -> list[Item]:
@@ -94,3 +99,20 @@ def read_scores(answer: Item, starts: Sequence[int]) -> list[tuple[float, bool]]
         is_greedy = all(logprob == max(row.values()) for logprob, row in pairs)
         scores.append((sum(logprobs), is_greedy))
     return scores
+
+
+def run_lm_eval(folder: Path, task: str, arguments: list[str]) -> list[Item]:
+    """Run it as a program of its own; returns the samples that it logs."""
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_HOME": str(folder / "cache"),
+        "NO_PROXY": "127.0.0.1",
+    }
+    command = [sys.executable, "-m", "lm_eval", "run", *arguments, "--tasks", task]
+    command += ["--include_path", str(folder), "--output_path", str(folder / "out")]
+    command += ["--log_samples"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (samples,) = (folder / "out").rglob(f"samples_{task}_*.jsonl")
+    return [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]

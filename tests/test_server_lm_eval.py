@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +12,15 @@ import pytest
 import eftlocal
 
 from .full_server import ATLAS, CHAT, COMPLETIONS, Running, serve
-from .lm_eval_tasks import Item, items, read_scores, scoring_request, write_tasks
+from .lm_eval_tasks import (
+    COUNT,
+    Item,
+    items,
+    read_scores,
+    run_lm_eval,
+    scoring_request,
+    write_tasks,
+)
 
 HAS_LM_EVAL = importlib.util.find_spec("lm_eval") is not None
 TOLERANCE = 1e-4
@@ -91,33 +95,16 @@ def test_its_generation_requests(server: Running, atlas: eftlocal.FusedModel) ->
     assert answer["choices"][0]["text"] == atlas.complete(ids, stop=["\n\n"], max_tokens=40).text
 
 
-def run_lm_eval(folder: Path, task: str, arguments: list[str]) -> list[Item]:
-    """Run it as a program of its own; returns the samples that it logs."""
-    environment = os.environ | {
-        "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
-        "HF_HOME": str(folder / "cache"),
-        "NO_PROXY": "127.0.0.1",
-    }
-    command = [sys.executable, "-m", "lm_eval", "run", *arguments, "--tasks", task]
-    command += ["--include_path", str(folder), "--output_path", str(folder / "out")]
-    command += ["--log_samples"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (samples,) = (folder / "out").rglob(f"samples_{task}_*.jsonl")
-    return [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
-
-
 def worst_difference(
     server: Running, model: eftlocal.FusedModel, folder: Path, arguments: str, size: int
 ) -> float:
-    """The largest difference of log-likelihoods of 200 items with four answers each."""
-    write_tasks(folder, 200)
+    """The largest difference of log-likelihoods of many items with four answers each."""
+    write_tasks(folder, COUNT)
     url = f"base_url={server.url}{COMPLETIONS}"
     settings = f"model=atlas,{url},tokenizer_backend=auto,{arguments}"
     command = ["--model", "local-completions", "--model_args", settings]
     samples = run_lm_eval(folder, "atlas_choice", [*command, "--batch_size", str(size)])
-    assert len(samples) == 200
+    assert len(samples) == COUNT
     worst = 0.0
     for sample in samples:
         requests = sample["arguments"].values()

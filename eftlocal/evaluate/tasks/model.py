@@ -1,0 +1,275 @@
+"""The model `eftlocal` of lm-evaluation-harness, in this process."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from ... import UsageError
+from ...options import RuntimeOptions
+from ..store import Record, Shelf, Store, digest
+from ..systems import PLAIN, Models, System
+from .chat import Changes, ChatPrompt, Conversations, Message
+from .gen_kwargs import MAX_GEN_TOKS, wanted
+from .requests import Score, Text, Wish, fulfil, shortened
+
+OnRequest = Callable[[int, int], None]
+"""Called with requests that are done and requests in all, for each kind of requests."""
+
+_ROLES = ("base", "tuned", "reference")
+_RUNTIME = frozenset(item.name for item in fields(RuntimeOptions))
+# In caches of their own, sequences do not change each other's rounding.
+EXACT: Mapping[str, Any] = {"kv_unified": "off"}
+
+
+@register_model("eftlocal")
+class EftlocalLM(TemplateLM):  # type: ignore[misc]
+    """A fused model, or one of its parts, as the harness sees it.
+
+    Texts are tokenized as the harness does over HTTP (`local-completions` with `eftlocal serve`):
+    markers are control tokens, and no BOS is put first unless `add_bos_token` says so. Where there
+    is no context, BOS (EOS where there is none) takes its place. Prompts of a chat template begin
+    with BOS where the model wants one.
+
+    Args:
+        entry: a name of models.toml; or give `base`, `tuned` and `reference` in `more`.
+        models: a models.toml of your own.
+        batch_size: how many requests run at once; the option `parallel`.
+        max_gen_toks: length of a reply where the task does not say.
+        add_bos_token: put BOS before every text where the model has one.
+        reuse_prompts: read a context once for all its continuations; see `requests.Score`.
+        cache: a folder where results are kept by content; None keeps none.
+        system: what to evaluate, instead of an entry or files.
+        store: where its results are kept.
+        on_request: told of progress.
+        more: files of the three roles, fields of `RuntimeOptions` and `GenerationOptions`; what the
+            harness passes to every model (device, max_batch_size) is left out.
+
+    Raises:
+        EftlocalError: as `eftlocal.load` does.
+    """
+
+    def __init__(
+        self,
+        entry: str | None = None,
+        models: str | Path | None = None,
+        batch_size: int | str = 1,
+        cache: str | Path | None = None,
+        *,
+        max_gen_toks: int = MAX_GEN_TOKS,
+        add_bos_token: bool = False,
+        reuse_prompts: bool = False,
+        on_request: OnRequest = lambda done, total: None,
+        **more: Any,
+    ) -> None:
+        super().__init__()
+        system, store = more.pop("system", None), more.pop("store", None)
+        if system is None:
+            system = _system(entry, models, batch_size, more)
+        if store is None and cache is not None:
+            store = Store(Path(cache).expanduser())
+        self.system: System = system
+        self.changes = Changes()
+        self._store: Store | None = store
+        self._max_gen_toks = int(max_gen_toks)
+        self._add_bos = bool(add_bos_token)
+        self._reuse = bool(reuse_prompts)
+        self._on_request = on_request
+        self.model = system.models.load()
+        self._chat = Conversations(self.model, self.changes)
+        self._done: dict[str, Record] = {}
+
+    def close(self) -> None:
+        """Free the models."""
+        self.model.close()
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a scored text; one place of the context is for what follows it."""
+        return int(self.model.n_ctx - 1)
+
+    @property
+    def max_gen_toks(self) -> int:
+        """Length of a reply where a task does not say."""
+        return self._max_gen_toks
+
+    @property
+    def batch_size(self) -> int:
+        """How many requests run at once."""
+        return int(self.model.runtime.parallel)
+
+    @property
+    def eot_token_id(self) -> int:
+        """The end-of-sequence token."""
+        return int(self.model.vocabulary.eos)
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What stands for an empty context: BOS, or EOS where there is none."""
+        bos = int(self.model.vocabulary.bos)
+        return bos if bos >= 0 else self.eot_token_id
+
+    @property
+    def tokenizer_name(self) -> str:
+        """A name for the tokenizer and the templates together."""
+        content = self.system.content
+        return f"eftlocal-{digest([content['files'], content['prompt']])}"
+
+    def chat_template(self, chat_template: bool | str = False) -> str:
+        """The source of the tuned model's template, for the harness's records.
+
+        Raises:
+            UsageError: for the name of another one.
+        """
+        if isinstance(chat_template, str):
+            raise UsageError(f"no chat template {chat_template!r}: an entry has its own one")
+        return (self.model.chat_template or "") if chat_template else ""
+
+    def apply_chat_template(
+        self, chat_history: Sequence[Message], add_generation_prompt: bool = True
+    ) -> ChatPrompt:
+        """A conversation as text, that remembers what it was made from.
+
+        Raises:
+            PromptError, ContextFull: as `Conversations.render` does.
+        """
+        return self._chat.render(chat_history, begun=not add_generation_prompt)
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
+    ) -> list[int]:
+        """Token ids of a text; see the class about BOS."""
+        special = self._add_bos if add_special_tokens is None else add_special_tokens
+        vocabulary = self.model.vocabulary
+        ids: list[int] = vocabulary.tokenize(string, add_special=False, parse_special=True)
+        if special and vocabulary.bos >= 0 and ids[:1] != [vocabulary.bos]:
+            ids = [vocabulary.bos, *ids]
+        return ids
+
+    def loglikelihood(
+        self, requests: Sequence[Any], disable_tqdm: bool = True
+    ) -> list[tuple[float, bool]]:
+        """Log-probability of each continuation, and whether every token of it is the likeliest."""
+        scores: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
+        return scores
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Token ids of both; white space that ends a template stays there."""
+        if not isinstance(context, ChatPrompt):
+            context_ids, rest = super()._encode_pair(context, continuation)
+            return list(context_ids), list(rest)
+        rest = list(self._chat.rest(context + continuation, continuation))
+        return list(self._chat.prompts(context)[0]), rest
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[tuple[Any, list[int], list[int]]], **kwargs: Any
+    ) -> list[tuple[float, bool]]:
+        wishes: list[Wish | None] = []
+        for texts, context, continuation in requests:
+            if not continuation:
+                wishes.append(None)
+                continue
+            chat = texts is not None and isinstance(texts[0], ChatPrompt)
+            prompts = self._chat.prompts(texts[0]) if chat else (tuple(context),)
+            room = self.max_length - len(continuation)
+            prompts, cut = shortened(prompts, room, f"a text of {len(continuation)} tokens")
+            self.changes.truncated += cut
+            wishes.append(Score(prompts, tuple(continuation), self._reuse or len(prompts) > 1))
+        found = self._fulfil([wish for wish in wishes if wish is not None])
+        records = iter(found)
+        nothing = {"logprob": 0.0, "greedy": True}
+        each = [nothing if wish is None else next(records) for wish in wishes]
+        return [(float(record["logprob"]), bool(record["greedy"])) for record in each]
+
+    def loglikelihood_rolling(
+        self, requests: Sequence[Any], disable_tqdm: bool = True
+    ) -> list[float]:
+        """Log-probability of whole texts, in windows where they are longer than the context."""
+        windows: list[tuple[None, list[int], list[int]]] = []
+        counts = []
+        for request in requests:
+            (text,) = request.args
+            pairs = get_rolling_token_windows(
+                token_list=self.tok_encode(text),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self.max_length - 1,
+                context_len=1,
+            )
+            own = [(None, *make_disjoint_window(pair)) for pair in pairs]
+            windows += own
+            counts.append(len(own))
+        scores = iter(self._loglikelihood_tokens(windows))
+        return [sum(next(scores)[0] for _ in range(count)) for count in counts]
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:
+        """Replies; a prompt is cut from the left where it leaves no room for max_gen_toks."""
+        seen: Counter[str] = Counter()
+        wishes = []
+        for request in requests:
+            context, kwargs = request.args
+            asked = wanted(kwargs, self._max_gen_toks)
+            chat = context if isinstance(context, ChatPrompt) else None
+            ids = self.tok_encode(context) or [self.prefix_token_id] if chat is None else []
+            prompts = self._chat.prompts(chat) if chat is not None else (tuple(ids),)
+            room = self.model.n_ctx - asked.max_tokens
+            what = f"a reply of max_gen_toks = {asked.max_tokens}"
+            prompts, cut = shortened(prompts, room, what)
+            self.changes.truncated += cut
+            messages = chat.messages if chat is not None else ()
+            wish = Text(prompts, asked.options, messages)
+            # Requests that are repeated are to give several samples.
+            choice = seen[wish.key]
+            seen[wish.key] += 1
+            wishes.append(Text(prompts, asked.options, messages, choice) if choice else wish)
+        return [str(record["text"]) for record in self._fulfil(wishes)]
+
+    def _fulfil(self, wishes: Sequence[Wish]) -> list[Record]:
+        """The records of all wishes; those that are known are not found out again."""
+        keys = [wish.key for wish in wishes]
+        with ExitStack() as stack:
+            shelf: Shelf | None = None
+            if self._store is not None:
+                content = {"kind": "harness requests", **self.system.content}
+                shelf = stack.enter_context(self._store.shelf(content))
+                for key in keys:
+                    if (record := shelf.get(key)) is not None:
+                        self._done[key] = record
+            named = dict(zip(keys, wishes, strict=True))
+            missing = {key: wish for key, wish in named.items() if key not in self._done}
+            counts = Counter(keys)
+            done = sum(n for key, n in counts.items() if key in self._done)
+            self._on_request(done, len(keys))
+            names = list(missing)
+            found = fulfil(self.model, list(missing.values()), self.system.options)
+            for index, record in found:
+                key = names[index]
+                self._done[key] = record
+                if shelf is not None:
+                    shelf.put(key, record)
+                done += counts[key]
+                self._on_request(done, len(keys))
+        return [self._done[key] for key in keys]
+
+
+def _system(
+    entry: str | None, models: str | Path | None, batch_size: int | str, more: Mapping[str, Any]
+) -> System:
+    """What the arguments of the harness name."""
+    left = {name: value for name, value in more.items() if name not in ("device", "max_batch_size")}
+    files = {role: left.pop(role) for role in _ROLES if role in left}
+    runtime = {name: left.pop(name) for name in tuple(left) if name in _RUNTIME}
+    try:
+        parallel = int(batch_size)
+    except ValueError:
+        raise UsageError(f"batch_size = {batch_size!r} is not allowed; use a number") from None
+    runtime = {**EXACT, "parallel": parallel, **runtime}
+    path = Path(models).expanduser() if models is not None else None
+    return System(entry or "files", Models(entry, files, path, runtime), {**PLAIN, **left})
