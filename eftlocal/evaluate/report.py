@@ -32,7 +32,11 @@ class Claim:
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a line; an interval is drawn where a coordinate is an estimate."""
+    """A point of a line; an interval is drawn where a coordinate is an estimate.
+
+    Labels stand beside points. Where each x of 0, 1, 2 ... has one label, they name the places
+    instead, which become rows.
+    """
 
     x: float | Estimate
     y: float | Estimate
