@@ -174,6 +174,19 @@ def test_excerpts_are_chosen_by_rule() -> None:
     assert excerpts([], [], 8) == ()
 
 
+def test_wrong_replies_are_shown_too() -> None:
+    """At most two, however large their tokens are; right are those that hold an answer."""
+    asked = [Asked(ask(f"q{i}"), f"{i}", "s", ("Lima",)) for i in range(6)]
+    texts = ["Lima", "Quito", "Quito", "Quito", "in Lima.", "Limassol"]
+    replies = [[token(text, 0.9 - i / 10)] for i, text in enumerate(texts)]
+    found = [one.title for one in excerpts(asked, replies, 5)]
+    assert found[:1] == ["q0 (s, largest)"]
+    assert found[1:3] == [f"q{i} (s, largest of wrong replies)" for i in (1, 2)]
+    assert [title.endswith("typical)") for title in found] == [False] * 3 + [True] * 2
+    found = [one.title for one in excerpts(asked, replies, 7)]
+    assert found[1] == "q4 (s, largest)"
+
+
 STUDY = Divergence(thin=100, max_tokens=24, n_excerpts=3)
 
 

@@ -198,7 +198,8 @@ def _table(title: str, judged: _Judgements) -> Table:
 
 def _claims(one: _Judgements, fields: Mapping[str, _Judgements]) -> tuple[Claim, ...]:
     return (
-        *(_not_worse(one, measure) for measure in ("both", "factuality", "manners")),
+        *(_not_worse(one, measure, "one expert") for measure in ("both", "factuality", "manners")),
+        _not_worse(fields["seen"], "both", "three experts, on seen fields,"),
         _better_than_static(fields["seen"], "seen"),
         _better_than_static(fields["unseen"], "unseen"),
         _better_than_one_each(fields["seen"]),
@@ -206,7 +207,7 @@ def _claims(one: _Judgements, fields: Mapping[str, _Judgements]) -> tuple[Claim,
     )
 
 
-def _not_worse(judged: _Judgements, measure: str) -> Claim:
+def _not_worse(judged: _Judgements, measure: str, who: str) -> Claim:
     own = judged.scores[measure]
     best = judged.best(measure)
     difference = judged.draws.difference(
@@ -214,15 +215,23 @@ def _not_worse(judged: _Judgements, measure: str) -> Claim:
     )
     holds = bool(difference.value >= -_HINDSIGHT)
     what = "right and polite replies" if measure == "both" else measure
-    reason = (
-        "Lower alphas keep more of what the base knows, higher ones more of the manners. Dynamic "
-        f"alpha is {judged.mean_alpha:.2f} on average: its loss asks for the shift that tuning "
-        "made in the small model, and does not know which of the two is asked for."
-    )
+    searched = f"Dynamic alpha is {judged.mean_alpha:.2f} on average"
+    if len(judged.group.systems[0].models.files["tuned"]) == 1:
+        reason = (
+            "Lower alphas keep more of what the base knows, higher ones more of the manners. "
+            f"{searched}: its loss asks for the shift that tuning made in the small model, and "
+            "does not know which of the two is asked for."
+        )
+    else:
+        reason = (
+            f"{searched}, on one expert per token. A likely reason: its loss sums over all experts, "
+            "of which mostly one has something to say, so it asks for less than that one's own "
+            "shift."
+        )
     if difference.high > 0:
         reason += " The interval includes no loss at all: more questions would be needed."
     return Claim(
-        f"With one expert, dynamic alpha is at most a point worse in {what} than the best fixed "
+        f"With {who} dynamic alpha is at most a point worse in {what} than the best fixed "
         "alpha chosen with hindsight.",
         holds,
         f"dynamic minus alpha {best:g}: {difference.text(3)}",

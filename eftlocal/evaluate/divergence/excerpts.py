@@ -8,20 +8,23 @@ from collections.abc import Sequence
 from ...diagnostics import ORIGINS
 from ...explain.wording import percent, quoted, short
 from ..asking import Asked
+from ..questions import holds
 from ..report import Excerpt
 from .tracing import Token, Top
 
 _TYPICAL = 2
+_WRONG = 2
 
 Reply = Sequence[Token]
 
 
 def excerpts(asked: Sequence[Asked], replies: Sequence[Reply], most: int) -> tuple[Excerpt, ...]:
-    """Some replies: those with the largest single token, then some typical ones.
+    """Some replies: those with the largest single token, right and wrong, then typical ones.
 
     Of each subject the reply with the largest total variation of a token is a candidate, and the
-    largest of these are taken; where there are fewer subjects, the next largest of any. Typical
-    are the replies whose mean is nearest to the median of the means.
+    largest of these are taken; where there are fewer subjects, the next largest of any. Some wrong
+    replies are chosen alike. Typical are the replies whose mean is nearest to the median of the
+    means. Where nobody knows an answer, no reply is wrong.
 
     Args:
         asked: one per reply.
@@ -30,16 +33,33 @@ def excerpts(asked: Sequence[Asked], replies: Sequence[Reply], most: int) -> tup
     """
     filled = [i for i, reply in enumerate(replies) if reply]
     largest = sorted(filled, key=lambda i: (-max(t.variation for t in replies[i]), i))
-    first: dict[str, int] = {}
-    for i in largest:
-        first.setdefault(asked[i].subject, i)
-    strong = list(dict.fromkeys([*first.values(), *largest]))[: max(0, most - _TYPICAL)]
+    wrong = [i for i in largest if not _is_right(asked[i], replies[i])]
+    right = [i for i in largest if i not in wrong]
+    n_wrong = min(_WRONG, len(wrong))
+    strong = _one_per_subject(asked, right)[: max(0, most - _TYPICAL - n_wrong)]
+    missed = _one_per_subject(asked, wrong)[:n_wrong]
     means = {i: statistics.fmean(t.variation for t in replies[i]) for i in filled}
     middle = statistics.median(means.values()) if means else 0.0
     near = sorted(filled, key=lambda i: (abs(means[i] - middle), i))
-    typical = [i for i in near if i not in strong][: most - len(strong)]
-    named = [(i, "largest") for i in strong] + [(i, "typical") for i in typical]
-    return tuple(_excerpt(asked[i], replies[i], kind) for i, kind in named)
+    typical = [i for i in near if i not in (*strong, *missed)]
+    typical = typical[: most - len(strong) - len(missed)]
+    kinds = {"largest": strong, "largest of wrong replies": missed, "typical": typical}
+    return tuple(
+        _excerpt(asked[i], replies[i], kind) for kind, chosen in kinds.items() for i in chosen
+    )
+
+
+def _is_right(asked: Asked, reply: Reply) -> bool:
+    text = "".join(token.text for token in reply)
+    return not asked.answers or any(holds(text, answer) for answer in asked.answers)
+
+
+def _one_per_subject(asked: Sequence[Asked], largest: Sequence[int]) -> list[int]:
+    """The first of each subject, then the others."""
+    first: dict[str, int] = {}
+    for i in largest:
+        first.setdefault(asked[i].subject, i)
+    return list(dict.fromkeys([*first.values(), *largest]))
 
 
 def _excerpt(asked: Asked, reply: Reply, kind: str) -> Excerpt:
