@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 
 from .errors import EftlocalError
 from .model import FusedModel
@@ -54,6 +55,19 @@ def run_batch(
     finally:
         for stream in running.values():
             stream.close()
+
+
+def completions(model: FusedModel, jobs: Iterable[Job]) -> Iterator[tuple[int, Completion]]:
+    """Run requests as `run_batch` does, where none of them may fail.
+
+    Raises:
+        EftlocalError: of the first one that was refused or failed.
+    """
+    with closing(run_batch(model, jobs)) as outcomes:
+        for index, outcome in outcomes:
+            if not isinstance(outcome, Completion):
+                raise outcome
+            yield index, outcome
 
 
 def _has_ended(stream: Stream) -> bool:

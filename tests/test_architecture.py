@@ -16,7 +16,7 @@ PACKAGE = ROOT / "eftlocal"
 # llama stands low, as an edge: ensemble and engine know only the `Context` protocol.
 LAYERS = (
     ("errors",),
-    ("options", "tables"),
+    ("options", "tables", "textfiles"),
     ("gguf",),
     ("memory",),
     ("distributions", "experts"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,12 @@ import pytest
 
 from eftlocal.errors import PromptError
 from eftlocal.evaluate.judge.asks import all_asks
-from eftlocal.evaluate.judge.contestants import Lineup
-from eftlocal.evaluate.judge.dialogues import Dialogues
+from eftlocal.evaluate.judge.dialogues import DEFAULTS, Dialogues
 from eftlocal.evaluate.judge.roles import ROLES
+from eftlocal.evaluate.parts import Lineup
 from eftlocal.evaluate.prompt_sets import Prompt
 from eftlocal.evaluate.scale import FLOOR
-from eftlocal.evaluate.store import Store
+from eftlocal.evaluate.store import Store, file_digest
 from eftlocal.evaluate.systems import FAMILY, Models, System, family, greedy
 from eftlocal.evaluate.work import perform
 
@@ -34,16 +35,20 @@ def said(system: System, store: Store, prompts: tuple[Prompt, ...] = PROMPTS) ->
     return [one.reply or one.error for one in work.exchanges()]
 
 
+def systems(
+    models: Models, folder: Path, options: Mapping[str, Any], ceiling: str | None = None
+) -> list[System]:
+    """Who answers: the fused model, base and tuned alone, and the ceiling if there is one."""
+    lineup = Lineup(models, folder, options, ("base", "tuned"), ceiling, defaults=DEFAULTS)
+    return [part.system for part in (lineup.fused(), *lineup.others())]
+
+
 def test_parts_alone_are_their_models(tmp_path: Path) -> None:
     """The tuned and the base alone say what a trio of this one model says."""
     store = Store(tmp_path / "store")
-    lineup = Lineup(
-        Models("atlas", runtime={"parallel": 8, "kv_unified": "off"}),
-        {"max_tokens": 64},
-        parts=True,
-        ceiling=str(FAMILY / "large-chat.gguf"),
-    )
-    fused, base, tuned, ceiling = lineup.systems(tmp_path)
+    models = Models("atlas", runtime={"parallel": 8, "kv_unified": "off"})
+    large_chat = str(FAMILY / "large-chat.gguf")
+    fused, base, tuned, ceiling = systems(models, tmp_path, {"max_tokens": 64}, large_chat)
     assert said(tuned, store) == said(System("", FLOOR.models, greedy()), store)
     large = System("", family("large", "small-chat", "small"), greedy(alpha=0.0))
     assert said(base, store) == said(large, store)
@@ -91,7 +96,7 @@ def test_an_adapter_alone(trio: Trio, tmp_path: Path) -> None:
     models = Models(files=files, runtime={"threads": 1, "kv_unified": "off"})
     options = {"max_tokens": 8, "temperature": 0.0}
     # Only the tuned file of the trio has a chat template.
-    _, _, tuned = Lineup(models, options, parts=True).systems(tmp_path)
+    _, _, tuned = systems(models, tmp_path, options)
     store = Store(tmp_path / "store")
     alone = {**files, "base": files["reference"]}
     same = System("", Models(files=alone, runtime=models.runtime), {**options, "draft": "off"})
@@ -117,11 +122,36 @@ def test_limits_of_an_entry(tmp_path: Path) -> None:
     models.write_text("\n".join(["[models.own]", *lines, "max_tokens = 7", "draft = 4"]))
 
     def limits(**options: object) -> set[tuple[object, object]]:
-        lineup = Lineup(Models("own", models=models), options, parts=True)
-        contents = [system.content["options"] for system in lineup.systems(tmp_path)]
+        found = systems(Models("own", models=models), tmp_path, options)
+        contents = [system.content["options"] for system in found]
         return {(content["max_tokens"], content["draft"]) for content in contents}
 
     assert limits() == {(7, 4)}
     assert limits(max_tokens=9, draft="off") == {(9, "off")}
     models.write_text("\n".join(["[models.own]", *lines]))
     assert limits() == {(1024, "off")}
+
+
+def test_several_experts(tmp_path: Path) -> None:
+    """Each tuned model has its expert's name; a reference that all have in common stands once."""
+    files = {name: f'{{ path = "{FAMILY / name}.gguf" }}' for name in ("large", "small")}
+    experts = ", ".join(
+        f'{{ name = "{name}", tuned = {{ path = "{FAMILY / file}.gguf" }}, '
+        f"reference = {files['small']} }}"
+        for name, file in (("talk", "small-chat"), ("places", "small-countries"))
+    )
+    models = tmp_path / "own.toml"
+    models.write_text(f"[models.own]\nbase = {files['large']}\nexperts = [{experts}]\nalpha = 2.0")
+    alone = ("base", "tuned", "reference")
+    lineup = Lineup(Models("own", models=models), tmp_path, {}, alone, is_chat=False)
+    parts = {part.system.title: part.system.content for part in lineup.others(128)}
+    assert list(parts) == [
+        "base alone",
+        "tuned alone (talk)",
+        "tuned alone (places)",
+        "reference alone",
+    ]
+    names = ["large", "small-chat", "small-countries", "small"]
+    for content, name in zip(parts.values(), names, strict=True):
+        assert set(content["files"].values()) == {file_digest(FAMILY / f"{name}.gguf")}
+        assert content["runtime"]["ctx"] == 128 and content["options"]["alpha"] == 0

@@ -18,13 +18,14 @@ from eftlocal.evaluate.quantization import Quantization, Subject, read_texts
 from eftlocal.evaluate.quantization.comparing import Comparing
 from eftlocal.evaluate.quantization.passages import Passages
 from eftlocal.evaluate.quantization.scoring import empty_rows
-from eftlocal.evaluate.quantization.subject import PARTS, ROLES, Folder, embedded
+from eftlocal.evaluate.quantization.subject import PARTS, Folder, embedded
 from eftlocal.evaluate.report import Section
 from eftlocal.evaluate.store import Store
 from eftlocal.evaluate.study import Setting
 from eftlocal.evaluate.systems import FAMILY, Models
 from eftlocal.evaluate.work import perform, records
 from eftlocal.llama.quantizing import quantize
+from eftlocal.registry import ROLES
 from eftlocal.tables import Estimate
 
 from .conftest import Trio
@@ -233,7 +234,9 @@ def test_texts_of_files(tmp_path: Path) -> None:
     assert read_texts(tmp_path / "a.txt") == ("one", '"two"')
     (tmp_path / "a.jsonl").write_text('"one"\n{"prompt": "two"}\n\n{"text": "three"}\n')
     assert read_texts(tmp_path / "a.jsonl") == ("one", "two", "three")
-    for line in ("{", "1", '{"text": 1}', "{}"):
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf"one"\r\n"t\xe2\x80\xa8wo"\r\n')
+    assert read_texts(tmp_path / "a.jsonl") == ("one", "t\u2028wo")
+    for line in ("{", "1", '{"text": 1}', "{}", '"\\ud800"', "[" * 100_000):
         (tmp_path / "b.jsonl").write_text(f'"one"\n{line}\n')
         with pytest.raises(UsageError, match=r"b\.jsonl, line 2"):
             read_texts(tmp_path / "b.jsonl")

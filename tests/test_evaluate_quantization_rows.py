@@ -13,10 +13,11 @@ from eftlocal.context import Block
 from eftlocal.evaluate.quantization.claims import above_one, below_one
 from eftlocal.evaluate.quantization.comparing import Apart, compare
 from eftlocal.evaluate.quantization.found import Found, crossed, nested
-from eftlocal.evaluate.quantization.subject import PARTS, ROLES, Folder
+from eftlocal.evaluate.quantization.subject import PARTS, Folder
 from eftlocal.evaluate.statistics import Bootstrap
 from eftlocal.evaluate.systems import FAMILY
 from eftlocal.llama.quantizing import quantize
+from eftlocal.registry import ROLES
 from eftlocal.tables import Estimate
 
 EXACT: dict[str, Any] = {"threads": 1, "flash_attention": "off", "cache_type": "f32"}

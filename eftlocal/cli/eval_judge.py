@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import EftlocalError
+from ..textfiles import writing
 from .eval_judge_options import Wishes, judge_options
-from .eval_options import cache_options, chosen_models, open_store, watched
-from .options import Arguments, SectionCommand, listed, model_options
+from .eval_options import check_html, chosen_models, model_words, open_store, watched
+from .options import Arguments, SectionCommand, model_options
 from .output import json_text, plain_text
-from .pages import check_page, write_page
+from .pages import write_page
 
 if TYPE_CHECKING:
     from ..evaluate.judge.asks import Ask
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from ..evaluate.prompt_sets import Prompt
     from ..evaluate.report import Section
     from ..evaluate.store import Store
-    from ..evaluate.work import Progress
 
 _EPILOG = """\b
 Examples:
@@ -53,15 +50,8 @@ Replies and verdicts are kept: a run that was stopped goes on where it was, and 
 """
 
 
-def _cached(command: Callable[..., Any]) -> Callable[..., Any]:
-    for declare in reversed(cache_options()):
-        command = declare(command)
-    return command
-
-
 @click.command(cls=SectionCommand, epilog=_EPILOG)
 @judge_options
-@_cached
 @model_options
 def judge(arguments: Arguments, **given: Any) -> None:
     """Judge open answers: how helpful, how factual, how harmless; by any OpenAI-compatible API.
@@ -77,11 +67,7 @@ def judge(arguments: Arguments, **given: Any) -> None:
     wishes.check()
     roles = wishes.chosen_roles
     servers = tuple(wishes.servers())
-    if wishes.html is not None:
-        from ..evaluate.page import check_packages
-
-        check_page(Path(wishes.html))
-        check_packages()
+    check_html(wishes.html)
     prompts = prompts_of(wishes.prompts)[:: wishes.every]
     store = open_store(wishes.cache, wishes.fresh)
     replies = _replies(wishes, arguments, prompts, store)
@@ -100,21 +86,31 @@ def _replies(
     wishes: Wishes, arguments: Arguments, prompts: Sequence[Prompt], store: Store
 ) -> dict[str, list[Exchange]]:
     """What all systems said."""
-    from ..evaluate.judge.contestants import Lineup
-    from ..evaluate.judge.dialogues import Dialogues
+    from ..evaluate.judge.dialogues import DEFAULTS, Dialogues
+    from ..evaluate.parts import Lineup
     from ..evaluate.work import perform
 
     models = chosen_models(arguments, wishes.parallel)
-    lineup = Lineup(models, arguments.generation, wishes.parts, wishes.ceiling)
+    alone = ("base", "tuned") if wishes.parts else ()
     with tempfile.TemporaryDirectory(prefix="eftlocal-judge-") as folder:
-        works = [Dialogues(system, prompts, store) for system in lineup.systems(Path(folder))]
+        lineup = Lineup(
+            models,
+            Path(folder),
+            arguments.generation,
+            alone,
+            wishes.ceiling,
+            defaults=DEFAULTS,
+        )
+        lineup.check()
+        parts = [lineup.fused(), *lineup.others()]
+        works = [Dialogues(part.system, prompts, store) for part in parts]
         with watched() as progress:
             perform(works, store, progress)
         return {work.title: work.exchanges() for work in works}
 
 
 def _write_asks(out: str | None, asks: Sequence[Ask]) -> None:
-    """To a file, which is there as a whole or not at all; or to standard output."""
+    """To a file, or to standard output."""
     from ..evaluate.judge.files import ask_lines
 
     if out is None:
@@ -122,12 +118,8 @@ def _write_asks(out: str | None, asks: Sequence[Ask]) -> None:
             click.echo(line)
         return
     path = Path(out)
-    partial = path.with_name(f"{path.name}.part")
-    try:
-        partial.write_text("".join(f"{line}\n" for line in ask_lines(asks)), encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise EftlocalError(f"cannot write {path}: {error.strerror or error}") from None
+    with writing(path):
+        path.write_text("".join(f"{line}\n" for line in ask_lines(asks)), encoding="utf-8")
     click.echo(f"eftlocal: wrote {path}: {len(asks)} questions to a judge", err=True)
 
 
@@ -152,34 +144,13 @@ def _asked(servers: Sequence[Server], asks: Sequence[Ask], store: Store) -> list
     from ..evaluate.work import perform
 
     works = [Judging(server, asks) for server in servers]
-    with _awaited() as progress:
+    # Nothing computes here that could be torn.
+    with watched(at_once=True) as progress:
         perform(works, store, progress)
     titles = [server.model for server in servers]
     if len(set(titles)) < len(titles):
         titles = [f"{server.model} at {server.url}" for server in servers]
     return [Judge(title, work.verdicts(store)) for title, work in zip(titles, works, strict=True)]
-
-
-@contextmanager
-def _awaited() -> Iterator[Progress]:
-    """A progress line like that of `watched`, but Ctrl-C stops at once: nothing computes here."""
-    from tqdm import tqdm
-
-    with tqdm(unit="item", disable=None, leave=False, dynamic_ncols=True) as bar:
-
-        def progress(done: int, total: int, title: str) -> None:
-            if bar.total is None:
-                bar.initial = bar.n = done
-            bar.total = total
-            bar.set_description(title, refresh=False)
-            bar.update(done - bar.n)
-
-        try:
-            yield progress
-        except KeyboardInterrupt:
-            bar.clear()
-            click.echo("eftlocal: stopped; the same command goes on from here", err=True)
-            raise
 
 
 def _show(wishes: Wishes, found: Section) -> None:
@@ -200,12 +171,12 @@ def _section(
     servers: Sequence[Server],
 ) -> Section:
     from ..evaluate.judge.section import section
+    from ..evaluate.parts import named
 
     n_prompts = len(set(contest.clusters.tolist()))
     settings: dict[str, str] = {
         "prompts": f"{n_prompts} of {wishes.prompts}",
-        "models": _models(arguments),
-        **({"ceiling": wishes.ceiling} if wishes.ceiling else {}),
+        **named(arguments.entry, arguments.files, wishes.ceiling),
         **{f"judge {n}": f"{s.model} at {s.url}" for n, s in enumerate(servers, 1)},
         "judging": "temperature 0 and a fixed seed, where the judge takes them",
         "intervals": f"95 %, {contest.resamples} bootstrap draws, seed {contest.seed}",
@@ -214,21 +185,9 @@ def _section(
     return section(contest, judges, settings, _command(wishes, arguments))
 
 
-def _models(arguments: Arguments) -> str:
-    if not arguments.files:
-        return arguments.label
-    files: Mapping[str, Any] = arguments.files
-    return ", ".join(f"{role} {' '.join(listed(file))}" for role, file in files.items())
-
-
 def _command(wishes: Wishes, arguments: Arguments) -> str:
     """The command that gives this section again, but for options of generations and loading."""
-    parts = ["eftlocal", "eval", "judge"]
-    if arguments.files:
-        for role, file in arguments.files.items():
-            parts += [part for one in listed(file) for part in (f"--{role}", one)]
-    elif arguments.entry:
-        parts += ["-m", arguments.entry]
+    parts = ["eftlocal", "eval", "judge", *model_words(arguments)]
     parts += ["--prompts", wishes.prompts, "--roles", wishes.roles]
     parts += ["--every", str(wishes.every)] if wishes.every > 1 else []
     parts += [flag for flag in ("--parts", "--pairs") if getattr(wishes, flag[2:])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
-from .eval_options import parallel_option
-from .options import Decorator, option
+from .eval_options import CACHE, PARALLEL
+from .options import Decorator, option, with_options
 
 if TYPE_CHECKING:
     from ..evaluate.judge.endpoint import Server
@@ -142,7 +142,7 @@ _OWN: tuple[Decorator, ...] = (
            help=f"What is judged.  [default: {_ROLES}]"),
     option("--pairs", is_flag=True, envvar=None,
            help="Compare the fused model with every other one, in both orders."),
-    parallel_option(),
+    PARALLEL,
     option("--out", metavar="FILE", envvar=None,
            help="Write replies and what to tell a judge here.  [default without a judge: stdout]"),
     option("--json", "as_json", is_flag=True, envvar=None, help="Print one JSON object instead."),
@@ -176,8 +176,5 @@ _JUDGES: tuple[Decorator, ...] = (
 )  # fmt: skip
 
 
-def judge_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that `Wishes` holds, but for those of `cache_options`."""
-    for declare in reversed((*_OWN, *_JUDGES)):
-        command = declare(command)
-    return command
+judge_options = with_options(*_OWN, *_JUDGES, *CACHE)
+"""The options that `Wishes` holds."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,8 @@ import click
 
 from .downloads import offer
 from .interrupts import Interrupts
-from .options import Decorator, option
+from .options import listed, option
+from .pages import check_page
 
 if TYPE_CHECKING:
     from ..evaluate.store import Store
@@ -20,34 +21,28 @@ if TYPE_CHECKING:
     from .options import Arguments
 
 
-def cache_options() -> list[Decorator]:
-    """The options --cache and --fresh."""
-    return [
-        option(
-            "--cache",
-            metavar="FOLDER",
-            envvar="EFTLOCAL_EVAL_CACHE",
-            help="Keep results here.  [default: ~/.cache/eftlocal/eval]",
-        ),
-        option(
-            "--fresh",
-            is_flag=True,
-            envvar=None,
-            help="Compute everything anew, also what is kept there.",
-        ),
-    ]
-
-
-def parallel_option() -> Decorator:
-    """The option --parallel."""
-    return option(
-        "--parallel",
-        type=click.IntRange(1),
-        default=1,
+CACHE = (
+    option(
+        "--cache",
+        metavar="FOLDER",
+        envvar="EFTLOCAL_EVAL_CACHE",
+        help="Keep results here.  [default: ~/.cache/eftlocal/eval]",
+    ),
+    option(
+        "--fresh",
+        is_flag=True,
         envvar=None,
-        metavar="N",
-        help="Replies at once; each needs a cache of its own.  [default: 1]",
-    )
+        help="Compute everything anew, also what is kept there.",
+    ),
+)
+PARALLEL = option(
+    "--parallel",
+    type=click.IntRange(1),
+    default=1,
+    envvar=None,
+    metavar="N",
+    help="Replies at once; each needs a cache of its own.  [default: 1]",
+)
 
 
 def open_store(cache: str | None, fresh: bool) -> Store:
@@ -74,20 +69,46 @@ def chosen_models(arguments: Arguments, parallel: int = 1) -> Models:
     return Models(entry, arguments.files, arguments.models, runtime)
 
 
+def model_words(arguments: Arguments) -> list[str]:
+    """The options that name the models, as words of a command line; none where none was given."""
+    files = [(role, file) for role, given in arguments.files.items() for file in listed(given)]
+    if files:
+        return [word for role, file in files for word in (f"--{role}", file)]
+    return ["-m", arguments.entry] if arguments.entry else []
+
+
+def check_html(html: str | None) -> None:
+    """Find out before models are loaded whether a page can be made.
+
+    Raises:
+        UsageError: where there is no place for it, or a package is missing.
+    """
+    if html is not None:
+        from ..evaluate.page import check_packages
+
+        check_page(Path(html))
+        check_packages()
+
+
 @contextmanager
-def watched() -> Iterator[Progress]:
-    """Show items under one progress line with the time left, and stop between two at Ctrl-C.
+def watched(at_once: bool = False) -> Iterator[Progress]:
+    """Show items under one progress line with the time left.
+
+    Args:
+        at_once: whether Ctrl-C stops in the middle of an item, not between two.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C.
     """
     from tqdm import tqdm
 
-    with (
-        Interrupts() as interrupts,
-        interrupts.during(),
-        tqdm(unit="item", disable=None, leave=False, dynamic_ncols=True) as bar,
-    ):
+    interrupts = Interrupts()
+    with ExitStack() as stack:
+        if not at_once:
+            stack.enter_context(interrupts)
+            stack.enter_context(interrupts.during())
+        bar = tqdm(unit="item", disable=None, leave=False, dynamic_ncols=True)
+        stack.enter_context(bar)
 
         def progress(done: int, total: int, title: str) -> None:
             interrupts.check()
@@ -104,6 +125,3 @@ def watched() -> Iterator[Progress]:
             bar.clear()
             click.echo("eftlocal: stopped; the same command goes on from here", err=True)
             raise
-
-
-Watched = Callable[[], Iterator["Progress"]]

@@ -13,9 +13,9 @@ from click.core import ParameterSource
 
 from ..errors import UsageError
 from ..options import option_name
-from .eval_options import chosen_models, parallel_option
-from .eval_studies import EXAMPLES, run_studies, study_options
-from .options import Arguments, SectionCommand, listed, model_options, option
+from .eval_options import PARALLEL, chosen_models, model_words
+from .eval_studies import EXAMPLES, STUDY_OPTIONS, run_studies
+from .options import Arguments, SectionCommand, model_options, option, with_options
 
 if TYPE_CHECKING:
     from ..evaluate.answering import Conversation
@@ -35,17 +35,18 @@ are about countries, elements, animals and famous works.
 )
 
 
-def _own_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a study that takes models and prompts."""
-    prompts = option(
+_own_options = with_options(
+    model_options,
+    *STUDY_OPTIONS,
+    option(
         "--prompts",
         metavar="FILE",
         envvar=None,
         help="Ask these, as JSON lines.  [default: the embedded family's questions]",
-    )
-    for declare in reversed((prompts, parallel_option())):
-        command = declare(command)
-    return model_options(study_options(command))
+    ),
+    PARALLEL,
+)
+"""The options of a study that takes models and prompts."""
 
 
 @click.command(cls=SectionCommand, epilog=_EXAMPLES.format("speculation"))
@@ -165,9 +166,5 @@ def _run(
 
 def _command(name: str, arguments: Arguments, prompts: str | None) -> str:
     """The command that gives the section again, but for options of loading."""
-    parts = ["eftlocal", "eval", name]
-    for role, file in arguments.files.items():
-        parts += [part for one in listed(file) for part in (f"--{role}", one)]
-    if not arguments.files:
-        parts += ["-m", arguments.label]
+    parts = ["eftlocal", "eval", name, *model_words(arguments)]
     return shlex.join(parts + (["--prompts", prompts] if prompts else []))

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .eval_options import cache_options, open_store, watched
-from .options import SectionCommand, option
+from .eval_options import CACHE, check_html, open_store, watched
+from .options import SectionCommand, option, with_options
 from .output import json_text
-from .pages import check_page, write_page
+from .pages import write_page
 
 if TYPE_CHECKING:
     from ..evaluate.report import Report
     from ..evaluate.study import Study
 
-_OPTIONS = (
+STUDY_OPTIONS = (
     option("--json", "as_json", is_flag=True, envvar=None, help="Print one JSON object instead."),
     option("--html", metavar="FILE", envvar=None, help="Write a page with tables and plots, too."),
     option(
@@ -29,8 +29,9 @@ _OPTIONS = (
         metavar="N",
         help="Ask every N-th question only: rougher numbers, sooner.",
     ),
+    *CACHE,
 )
-
+"""The options that `run_studies` takes, but for --seed."""
 
 _SEED = option(
     "--seed",
@@ -40,13 +41,6 @@ _SEED = option(
     metavar="N",
     help="Seed of sampled texts and of bootstrap draws.  [default: 0]",
 )
-
-
-def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that `run_studies` takes, but for --seed."""
-    for declare in reversed((*_OPTIONS, *cache_options())):
-        command = declare(command)
-    return command
 
 
 def run_studies(
@@ -60,11 +54,7 @@ def run_studies(
     fresh: bool,
 ) -> None:
     """Run studies and print, or write, their report."""
-    if html is not None:
-        from ..evaluate.page import check_packages
-
-        check_page(Path(html))
-        check_packages()
+    check_html(html)
     from ..evaluate.run import run
     from ..evaluate.study import Setting
 
@@ -103,8 +93,7 @@ Examples:
 
 @click.command(cls=SectionCommand, epilog=EXAMPLES.format("all"))
 @option("--only", metavar="STUDY,...", envvar=None, help="Run only these studies.")
-@_SEED
-@study_options
+@with_options(_SEED, *STUDY_OPTIONS)
 def all(only: str | None, **given: Any) -> None:
     """Run all studies of the embedded family, and report on every claim.
 
@@ -119,8 +108,7 @@ def _study(name: str, text: str) -> click.Command:
     """The command of a study of the embedded family."""
 
     @click.command(name, cls=SectionCommand, epilog=EXAMPLES.format(name), help=text)
-    @_SEED
-    @study_options
+    @with_options(_SEED, *STUDY_OPTIONS)
     def command(**given: Any) -> None:
         run_studies(functools.partial(_chosen, name), **given)
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import UsageError
-from .downloads import offer
-from .eval_options import cache_options, open_store, watched
-from .options import Arguments, SectionCommand, model_options, option
+from .eval_options import CACHE, chosen_models, open_store, watched
+from .options import Arguments, SectionCommand, model_options, option, with_options
 from .output import json_text
 from .pages import check_page
 
@@ -39,12 +37,6 @@ Examples:
 Replies are greedy unless a task or --gen-kwargs says otherwise. Every answer is kept by content:
 what was stopped goes on where it was.
 """
-
-
-def _cached(command: Callable[..., Any]) -> Callable[..., Any]:
-    for declare in reversed(cache_options()):
-        command = declare(command)
-    return command
 
 
 @click.command(cls=SectionCommand, epilog=_EPILOG)
@@ -78,7 +70,7 @@ def _cached(command: Callable[..., Any]) -> Callable[..., Any]:
         "long; scores differ by rounding.")  # fmt: skip
 @option("--log-samples", metavar="FILE", envvar=None, help="Write every answer, as JSON lines.")
 @option("--json", "as_json", is_flag=True, envvar=None, help="Print one JSON object instead.")
-@_cached
+@with_options(*CACHE)
 @model_options
 def tasks(
     arguments: Arguments,
@@ -90,17 +82,15 @@ def tasks(
 ) -> None:
     """Run tasks of lm-evaluation-harness on a fused model and on its parts.
 
-    Intervals come from a bootstrap over documents with the same draws for all systems; PGR says how
-    much of the gap between the tuned model alone and the ceiling fusing closes.
+    PGR says how much of the gap between the tuned model alone and the ceiling fusing closes; its
+    interval comes from a bootstrap over documents, with the same draws for all systems.
     """
     from ..evaluate.tasks.harness import check_packages
 
     check_packages()
-    setting = _setting(arguments, given)
     if log_samples is not None:
         check_page(Path(log_samples))
-    arguments.check()
-    offer(arguments)
+    setting = _setting(arguments, given)
     findings = _found(setting, cache, fresh)
     if log_samples is not None:
         from ..evaluate.tasks.run import write_samples
@@ -125,7 +115,6 @@ def _setting(arguments: Arguments, given: dict[str, Any]) -> Setting:
     Raises:
         UsageError: for options that do not go together.
     """
-    from ..evaluate.systems import Models
     from ..evaluate.tasks.harness import Manner
     from ..evaluate.tasks.run import Setting
 
@@ -134,8 +123,6 @@ def _setting(arguments: Arguments, given: dict[str, Any]) -> Setting:
         raise UsageError("--tasks has an empty name; use NAME,NAME")
     if "atlas-chat" in names and not given["chat"]:
         click.echo("eftlocal: atlas-chat is meant for --apply-chat-template", err=True)
-    runtime = dict(arguments.runtime)
-    runtime["parallel"] = given["batch_size"] or _BATCH_SIZE
     limit = given["limit"]
     options = dict(arguments.generation)
     seed = options.get("seed", 0)
@@ -148,10 +135,8 @@ def _setting(arguments: Arguments, given: dict[str, Any]) -> Setting:
         gen_kwargs=_gen_kwargs(given["gen_kwargs"]),
         seed=seed,
     )
-    entry = None if arguments.files else arguments.entry or "atlas"
-    models = Models(entry, dict(arguments.files), arguments.models, runtime)
     return Setting(
-        models,
+        chosen_models(arguments, given["batch_size"] or _BATCH_SIZE),
         options,
         names,
         tuple(map(Path, given["include"])),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EftlocalError, UsageError
 from ..options import GenerationOptions, option_name
+from ..textfiles import json_value
 
 if TYPE_CHECKING:
     from .. import FusedModel
@@ -110,11 +111,9 @@ def _read(data: bytes, number: int, index: int, manner: Manner) -> Line:
         if manner.plain is not None:
             line = replace(line, prompt=text if manner.plain == "raw" else _question(text))
         else:
-            found = json.loads(text)
+            found = json_value(text)
             if not isinstance(found, dict):
                 raise UsageError(f'not a JSON object, such as {{"prompt": {brief(text)}}}')
-            # Half a character pair is no text.
-            json.dumps(found, ensure_ascii=False).encode()
             is_openai = "custom_id" in found or "body" in found
             name = found.get("custom_id" if is_openai else "id")
             # An error has OpenAI's form, too, whatever the url is.
@@ -125,10 +124,8 @@ def _read(data: bytes, number: int, index: int, manner: Manner) -> Line:
         return _with_system(line, manner)
     except UsageError as error:
         return replace(line, samples=1, error=str(error))
-    except UnicodeError:
+    except UnicodeDecodeError:
         return replace(line, samples=1, error="not UTF-8 text")
-    except RecursionError:
-        return replace(line, samples=1, error="nested too deeply")
     except ValueError as error:
         return replace(line, samples=1, error=f"not JSON: {error}")
 

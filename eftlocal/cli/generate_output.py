@@ -17,7 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from ..errors import EftlocalError, UsageError
+from ..errors import UsageError
+from ..textfiles import writing
 
 Settings = Mapping[str, Any]
 """What all lines depend on, as JSON's types."""
@@ -33,10 +34,8 @@ class LineFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-        try:
+        with writing(path):
             self._file = os.open(path, flags, 0o644)
-        except OSError as error:
-            raise _unwritable(path, error) from None
         self.done = self.failed = 0
 
     def lock(self) -> None:
@@ -85,12 +84,10 @@ class LineFile:
             EftlocalError: where it cannot be written; what was written of it is no whole line.
         """
         data = f"{text}\n".encode()
-        try:
+        with writing(self.path):
             while data:
                 data = data[os.write(self._file, data) :]
             os.fsync(self._file)
-        except OSError as error:
-            raise _unwritable(self.path, error) from None
 
     def close(self) -> None:
         """Close the file."""
@@ -123,11 +120,9 @@ class Pipe:
         Raises:
             EftlocalError: where it cannot be written.
         """
-        try:
+        with writing(self.name):
             self.file.write(f"{text}\n".encode())
             self.file.flush()
-        except OSError as error:
-            raise _unwritable(self.name, error) from None
 
     def close(self) -> None:
         """Close it, if it was opened here."""
@@ -193,10 +188,8 @@ def open_output(
     """
     path = Path(name)
     if name == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
-        try:
+        with writing(name):
             pipe = Pipe(name, sys.stdout.buffer if name == "-" else path.open("wb"))
-        except OSError as error:
-            raise _unwritable(name, error) from None
         return Output(pipe, Pipe("stderr", sys.stderr.buffer) if own_errors else None)
     if path.is_dir():
         raise UsageError(f"--output {name} is a folder; name a file")
@@ -209,7 +202,7 @@ def open_output(
         lines = LineFile(path)
         opened.callback(lines.close)
         lines.lock()
-        try:
+        with writing(path):
             has_errors = own_errors and told.exists() and told.stat().st_size > 0
             if not anew and (has_errors or not lines.is_empty()):
                 _compare(path, beside, content, settings)
@@ -219,8 +212,6 @@ def open_output(
             for file in [lines, errors] if errors else [lines]:
                 file.clear() if anew else file.find_end()
             _keep(beside, content, settings)
-        except OSError as error:
-            raise _unwritable(path, error) from None
         opened.pop_all()
     return Output(lines, errors)
 
@@ -265,7 +256,3 @@ def _compare(path: Path, beside: Path, content: bytes, settings: Settings) -> No
     whole = content[:size].endswith(b"\n") or content[size:].startswith((b"\n", b"\r\n"))
     if not is_same or not (whole or len(content) == size):
         raise UsageError(f"{path} was made of another input; {advice}")
-
-
-def _unwritable(path: Path | str, error: OSError) -> EftlocalError:
-    return EftlocalError(f"cannot write {path}: {error.strerror or error}")

@@ -149,6 +149,17 @@ def option(*names: str, section: str = "Options", **more: Any) -> Decorator:
     return click.option(*names, cls=SectionOption, section=section, **more)
 
 
+def with_options(*declarations: Decorator) -> Decorator:
+    """Declare options of a command, in the order of `--help`."""
+
+    def declared(command: Callable[..., Any]) -> Callable[..., Any]:
+        for declare in reversed(declarations):
+            command = declare(command)
+        return command
+
+    return declared
+
+
 def model_options(command: Callable[..., Any], several: bool = False) -> Callable[..., Any]:
     """Add the options shared by commands that run a model; `command` gets them as `arguments`.
 
@@ -162,10 +173,7 @@ def model_options(command: Callable[..., Any], several: bool = False) -> Callabl
         context = click.get_current_context()
         return command(arguments=_gather(context, given), **given)
 
-    wrapped: Callable[..., Any] = gathered
-    for declare in reversed(_declarations(several)):
-        wrapped = declare(wrapped)
-    return wrapped
+    return with_options(*_declarations(several))(gathered)
 
 
 def _declarations(several: bool) -> list[Decorator]:

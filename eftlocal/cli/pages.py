@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from ..errors import EftlocalError, UsageError
+from ..errors import UsageError
+from ..textfiles import writing
 
 
 def check_page(path: Path) -> None:
@@ -27,8 +28,6 @@ def write_page(path: Path, text: str) -> None:
     Raises:
         EftlocalError: where the file cannot be written.
     """
-    try:
+    with writing(path):
         path.write_text(text, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise EftlocalError(f"cannot write {path}: {error.strerror or error}") from None
     click.echo(f"eftlocal: wrote {path}", err=True)

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import EftlocalError, UsageError
-from .options import Decorator, option
+from .options import option, with_options
 from .output import plain_text
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -123,13 +123,10 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def gathered(url: str, api_key: str | None, **given: Any) -> Any:
         return command(server=Server(url, api_key or ""), **given)
 
-    declared: list[Decorator] = [
+    declared = with_options(
         option("--url", default=DEFAULT_URL, show_default=True, metavar="URL",
                help=f"Where the server is: {_FORMS}."),
         option("--api-key", metavar="KEY",
                help="A key of the server; better in EFTLOCAL_API_KEY, which nobody else sees."),
-    ]  # fmt: skip
-    wrapped: Callable[..., Any] = gathered
-    for declare in reversed(declared):
-        wrapped = declare(wrapped)
-    return wrapped
+    )  # fmt: skip
+    return declared(gathered)

@@ -18,7 +18,7 @@ from ..errors import UsageError
 from ..options import RuntimeOptions
 from ..registry import load_registry
 from .downloads import offer
-from .options import Arguments, Decorator, SectionCommand, model_options, option
+from .options import Arguments, SectionCommand, model_options, option, with_options
 from .tables import SWITCH
 from .types import ParamType
 
@@ -119,15 +119,8 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-def _server_options(command: Any) -> Any:
-    declare: Decorator
-    for declare in reversed(_OPTIONS):
-        command = declare(command)
-    return command
-
-
 @click.command(cls=SectionCommand, epilog=_EPILOG)
-@_server_options
+@with_options(*_OPTIONS)
 @partial(model_options, several=True)
 def serve(arguments: Arguments, **given: Any) -> None:
     """Serve models over HTTP, with OpenAI's and Ollama's API.

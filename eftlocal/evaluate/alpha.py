@@ -224,9 +224,9 @@ def _not_worse(judged: _Judgements, measure: str, who: str) -> Claim:
         )
     else:
         reason = (
-            f"{searched}, on one expert per token. A likely reason: its loss sums over all experts, "
-            "of which mostly one has something to say, so it asks for less than that one's own "
-            "shift."
+            f"{searched}, on one expert per token. A likely reason: its loss sums over all "
+            "experts, of which mostly one has something to say, so it asks for less than that "
+            "one's own shift."
         )
     if difference.high > 0:
         reason += " The interval includes no loss at all: more questions would be needed."

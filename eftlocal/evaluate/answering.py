@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from .. import Completion, FusedModel
-from ..batch import Job, run_batch
+from ..batch import completions
 from .judging import Reply
 from .store import Record, Store, digest
 from .systems import System
@@ -40,12 +41,17 @@ class Answering:
     @property
     def items(self) -> Sequence[str]:
         """A name per conversation."""
-        return [digest(list(map(dict, one))) for one in self.conversations]
+        return [name_of(one) for one in self.conversations]
 
     @property
     def content(self) -> Record:
         """The system's."""
         return {"kind": "answers", **self.system.content}
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Of each reply: the system's."""
+        return self.system.options
 
     def run(self, missing: Sequence[int], loader: Loader) -> Iterator[tuple[int, Record]]:
         """Ask what has not been asked yet.
@@ -54,23 +60,23 @@ class Answering:
             EftlocalError: for the first conversation that cannot be answered.
         """
         model = loader.get(self.system.models)
-        jobs = [self._job(model, self.conversations[i]) for i in missing]
-        for index, outcome in run_batch(model, jobs):
-            if not isinstance(outcome, Completion):
-                raise outcome
-            yield missing[index], _record(outcome)
+        jobs = [partial(model.prepare_chat, self.conversations[i], **self.options) for i in missing]
+        for index, completion in completions(model, jobs):
+            yield missing[index], self.record(model, completion)
 
-    def _job(self, model: FusedModel, conversation: Conversation) -> Job:
-        return partial(model.prepare_chat, conversation, **self.system.options)
+    def record(self, model: FusedModel, completion: Completion) -> Record:
+        """What is kept of a reply."""
+        return {
+            "text": completion.text,
+            "finish_reason": completion.finish_reason,
+            "tokens": list(completion.tokens),
+            "alphas": [list(alpha) for alpha in completion.alphas],
+        }
 
 
-def _record(completion: Completion) -> Record:
-    return {
-        "text": completion.text,
-        "finish_reason": completion.finish_reason,
-        "tokens": list(completion.tokens),
-        "alphas": [list(alpha) for alpha in completion.alphas],
-    }
+def name_of(conversation: Conversation) -> str:
+    """A name for a conversation."""
+    return digest(list(map(dict, conversation)))
 
 
 def ask(text: str) -> Conversation:

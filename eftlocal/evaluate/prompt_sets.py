@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import EftlocalError, PromptError, UsageError
+from ..errors import PromptError, UsageError
 from ..prompts import check_messages
+from ..textfiles import filled_lines, json_value, read_text
 from .questions import Question, read_questions
 from .store import digest
 from .systems import FAMILY
@@ -60,7 +60,6 @@ def prompts_of(source: str) -> tuple[Prompt, ...]:
 
     Raises:
         UsageError: as `read_prompts` does.
-        EftlocalError: where the file cannot be read.
     """
     return atlas_prompts() if source == ATLAS else read_prompts(Path(source))
 
@@ -87,14 +86,11 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
     "reference" (a text, or one per turn) or "answers" (a list of accepted ones).
 
     Raises:
-        UsageError: for a line of another form, one that repeats another, or a file without lines;
-            says which line.
-        EftlocalError: where the file cannot be read.
+        UsageError: for a line of another form (says which), one that repeats another, or a file
+            that has no lines or cannot be read.
     """
     found: dict[str, tuple[int, Prompt]] = {}
-    for number, line in enumerate(read_lines(path), 1):
-        if not line.strip():
-            continue
+    for number, line in filled_lines(read_text(path)):
         try:
             prompt = _prompt(_object(line), str(number))
         except (UsageError, PromptError) as error:
@@ -107,27 +103,10 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
     return tuple(prompt for _, prompt in found.values())
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file.
-
-    Raises:
-        EftlocalError: where it cannot be read, or is not UTF-8.
-    """
-    try:
-        return path.read_bytes().decode("utf-8-sig").split("\n")
-    except OSError as error:
-        raise EftlocalError(f"cannot read {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise EftlocalError(f"{path} is not UTF-8 text (byte {error.start})") from None
-
-
 def _object(line: str) -> dict[str, Any]:
     try:
-        found = json.loads(line)
-        json.dumps(found, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise UsageError("holds half a character (a lone surrogate)") from None
-    except (ValueError, RecursionError) as error:
+        found = json_value(line)
+    except ValueError as error:
         raise UsageError(f"no JSON: {error}") from None
     if not isinstance(found, dict):
         raise UsageError("not a JSON object")

@@ -38,7 +38,12 @@ Q = TypeVar("Q", bound=Question)
 
 def holds(reply: str, answer: str) -> bool:
     """Whether the answer occurs in the reply as whole words, whatever its case."""
-    return re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", reply, re.IGNORECASE) is not None
+    return whole(answer).search(reply) is not None
+
+
+def whole(answer: str) -> re.Pattern[str]:
+    """Finds an answer as whole words, whatever its case."""
+    return re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)", re.IGNORECASE)
 
 
 def read_questions(path: Path, form: type[Q]) -> list[Q]:

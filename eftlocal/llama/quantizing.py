@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,22 +112,32 @@ def quantize(
     if header.is_adapter:
         raise ModelFileError(f"{source}: an adapter; only whole models are quantized")
     params = _params(name, pure, threads)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        _write(source, part, params)
-        packing = Packing.of(read_header(part))
-        os.replace(part, target)
-    except (OSError, ModelFileError) as error:
-        told = error.strerror if isinstance(error, OSError) else None
-        raise ModelFileError(f"cannot write {target}: {told or _ended(error, part)}") from None
-    finally:
-        part.unlink(missing_ok=True)
+    with made_whole(target) as part:
+        try:
+            _write(source, part, params)
+            packing = Packing.of(read_header(part))
+        except ModelFileError as error:
+            # The half-written file's own name means nothing to anybody.
+            told = str(error).removeprefix(f"{part}: ")
+            raise ModelFileError(f"cannot write {target}: {told}") from None
     return packing
 
 
-def _ended(error: Exception, part: Path) -> str:
-    """What is wrong with a half-written file; its own name means nothing to anybody."""
-    return str(error).removeprefix(f"{part}: ")
+@contextmanager
+def made_whole(target: Path) -> Iterator[Path]:
+    """A file to write beside another one, whose place it takes at the end of the block.
+
+    Raises:
+        ModelFileError: where it cannot be written; the target is as it was then.
+    """
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        yield part
+        os.replace(part, target)
+    except OSError as error:
+        raise ModelFileError(f"cannot write {target}: {error.strerror or error}") from None
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _params(name: str, pure: bool, threads: int) -> lib.llama_model_quantize_params:

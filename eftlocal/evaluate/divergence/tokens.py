@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...tables import Estimate
 from ..asking import Asked
+from ..questions import whole
 from ..statistics import Bootstrap
 from .tracing import Token
 
@@ -91,15 +91,10 @@ def answer_tokens(tokens: Sequence[Token], answers: Sequence[str]) -> list[bool]
     A blank before an answer is not part of it, but the token that begins with it may be.
     """
     text = "".join(token.text for token in tokens)
-    spans = [match.span() for answer in answers for match in _whole(answer).finditer(text)]
+    spans = [match.span() for answer in answers for match in whole(answer).finditer(text)]
     found, start = [], 0
     for token in tokens:
         end = start + len(token.text)
         found.append(any(start < last and first < end for first, last in spans))
         start = end
     return found
-
-
-def _whole(answer: str) -> re.Pattern[str]:
-    """An answer as whole words, whatever its case, as `questions.holds` finds it."""
-    return re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)", re.IGNORECASE)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from ... import Completion, FusedModel
-from ...batch import run_batch
 from ...diagnostics import ModelTrace, Trace
 from ...text import TextStream
-from ..answering import Conversation
-from ..store import Record, digest
-from ..systems import System
-from ..work import Loader
+from ..answering import Answering
+from ..store import Record
 
 Top = tuple[str, float]
 """A likeliest token's text and its probability."""
@@ -45,18 +41,11 @@ class Token:
 
 
 @dataclass(frozen=True)
-class Traced:
+class Traced(Answering):
     """Traced replies of a system, one per conversation.
 
     A record has "tokens": the fields of `Token` in order, each.
-
-    Attributes:
-        system: what answers.
-        conversations: what is asked.
     """
-
-    system: System
-    conversations: Sequence[Conversation]
 
     @property
     def title(self) -> str:
@@ -64,28 +53,18 @@ class Traced:
         return f"{self.system.title}, traced"
 
     @property
-    def items(self) -> Sequence[str]:
-        """A name per conversation."""
-        return [digest(list(map(dict, one))) for one in self.conversations]
-
-    @property
     def content(self) -> Record:
         """The system's."""
         return {"kind": "traced", **self.system.content}
 
-    def run(self, missing: Sequence[int], loader: Loader) -> Iterator[tuple[int, Record]]:
-        """Ask what has not been asked yet.
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The system's, with traces."""
+        return {**self.system.options, "trace": True}
 
-        Raises:
-            EftlocalError: for the first conversation that cannot be answered.
-        """
-        model = loader.get(self.system.models)
-        options: Mapping[str, Any] = {**self.system.options, "trace": True}
-        jobs = [partial(model.prepare_chat, self.conversations[i], **options) for i in missing]
-        for number, outcome in run_batch(model, jobs):
-            if not isinstance(outcome, Completion):
-                raise outcome
-            yield missing[number], {"tokens": _tokens(model, outcome)}
+    def record(self, model: FusedModel, completion: Completion) -> Record:
+        """What is kept of a reply."""
+        return {"tokens": _tokens(model, completion)}
 
 
 def _tokens(model: FusedModel, completion: Completion) -> list[list[Any]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import Any
 
 from ... import Completion, FusedModel
 from ...batch import Outcome, run_batch
@@ -12,8 +13,12 @@ from ...errors import ContextFull
 from ...stream import Prepared
 from ..prompt_sets import Message, Prompt
 from ..store import Record, Store, digest
-from ..systems import System
+from ..systems import PLAIN, System
 from ..work import Loader, records
+
+DEFAULTS: Mapping[str, Any] = {**PLAIN, "max_tokens": 1024}
+"""Options of replies where neither the model entry nor the user says otherwise; the limit is
+MT-Bench's."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
-from ..prompt_sets import read_lines
+from ...textfiles import filled_lines, json_value, read_text
 from .asks import Ask
 from .reading import Verdict, Verdicts, as_value, read_answer
 
@@ -28,16 +28,14 @@ def read_verdicts(path: Path, asks: Sequence[Ask]) -> tuple[Verdicts, int]:
     wanted. An ask without a line has no verdict.
 
     Raises:
-        UsageError: for a line of another form, a verdict that is not allowed, two verdicts on one
-            key, or a file that is about other asks altogether; says which line.
-        EftlocalError: where the file cannot be read.
+        UsageError: for a line of another form, a verdict that is not allowed, or two verdicts on
+            one key (says which line); for a file that is about other asks altogether, or cannot be
+            read.
     """
     known = {ask.key: ask for ask in asks}
     found: dict[str, Verdict | None] = {}
     foreign = 0
-    for number, line in enumerate(read_lines(path), 1):
-        if not line.strip():
-            continue
+    for number, line in filled_lines(read_text(path)):
         try:
             given = _line(line)
             ask = known.get(given["key"])
@@ -59,8 +57,8 @@ def read_verdicts(path: Path, asks: Sequence[Ask]) -> tuple[Verdicts, int]:
 
 def _line(line: str) -> dict[str, Any]:
     try:
-        given = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        given = json_value(line)
+    except ValueError as error:
         raise UsageError(f"no JSON: {error}") from None
     if not isinstance(given, dict) or not isinstance(given.get("key"), str):
         raise UsageError('not a JSON object with a "key"')

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ...tables import Cell, Column, Estimate, Table
+from ..parts import CEILING, TUNED
 from ..report import Section
 from .agreement import nominal_kappa, quadratic_kappa, spearman
 from .asks import pair_asks
-from .contestants import CEILING, TUNED
 from .roles import Role
 from .scores import Contest, Judge, prompt_share
 

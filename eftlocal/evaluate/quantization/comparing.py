@@ -15,11 +15,12 @@ from ...fusion import FusionSettings, fuse
 from ...gguf import read_model
 from ...llama.quantizing import Packing
 from ...loading import locate
+from ...registry import ROLES
 from ..store import Record, Store
 from ..work import Loader, records
 from .passages import Passages
 from .scoring import empty_rows, score
-from .subject import PARTS, ROLES, Folder, parts_of
+from .subject import PARTS, Folder, parts_of
 
 ALPHAS: Mapping[str, float | str] = {"1": 1.0, "dynamic": "dynamic"}
 _BLOCK = 32

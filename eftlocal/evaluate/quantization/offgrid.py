@@ -7,7 +7,6 @@ change places, and what one matrix multiplies by s the next one divides by s.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...errors import ModelFileError
 from ...gguf import read_header
-from ...llama.quantizing import quantize
+from ...llama.quantizing import made_whole, quantize
 
 Weights32 = NDArray[np.float32]
 Tensors = Mapping[str, Weights32]
@@ -40,17 +39,11 @@ def unpack_off_grid(source: Path, target: Path, seed: int) -> None:
     Raises:
         ModelFileError: where the source is another kind of model, or the target cannot be written.
     """
-    part = target.with_name(f".{target.name}.{os.getpid()}.f32.part")
-    try:
+    with made_whole(target) as part:
         quantize(source, part, "F32")
         tensors = _mapped(part)
         _move(tensors, np.random.default_rng(seed))
         del tensors
-        part.replace(target)
-    except OSError as error:
-        raise ModelFileError(f"cannot write {target}: {error.strerror or error}") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _mapped(path: Path) -> Tensors:

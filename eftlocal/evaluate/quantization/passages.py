@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ... import Completion, FusedModel
-from ...batch import run_batch
+from ... import FusedModel
+from ...batch import completions
+from ...registry import ROLES
 from ...stream import Prepared
 from ..store import Record, digest
 from ..systems import greedy
 from ..work import Loader
-from .subject import ROLES, Subject
+from .subject import Subject
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,10 @@ class Passages:
             return prepared.setdefault(index, model.prepare_chat(conversation, **options))
 
         jobs = ((lambda index=index: job(index)) for index in asked)
-        for number, outcome in run_batch(model, jobs):
-            if not isinstance(outcome, Completion):
-                raise outcome
+        for number, completion in completions(model, jobs):
             index = asked[number]
             prompts = prepared.pop(index).request.prompts
-            yield index, _record(model, _by_role(model, prompts), outcome.tokens)
+            yield index, _record(model, _by_role(model, prompts), completion.tokens)
 
 
 def _by_role(model: FusedModel, prompts: Sequence[Sequence[int]]) -> dict[str, Sequence[int]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ...registry import ROLES
 from ...tables import Column, Table
 from ..measures import JUDGES, MEASURES, asked, bootstrap, judge, thinned
 from ..questions import Question
@@ -19,7 +20,7 @@ from .claims import claims
 from .comparing import Comparing
 from .found import Found, crossed, nested
 from .passages import Passages
-from .subject import PAIRED, PARTS, ROLES, Folder, Subject, embedded
+from .subject import PAIRED, PARTS, Folder, Subject, embedded
 from .tables import by_bits, cancelling, dynamic, effects, mixtures
 
 _WORSE = 0.03

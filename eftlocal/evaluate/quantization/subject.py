@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +14,8 @@ from ...llama import is_adapter
 from ...llama.library import llama_cpp_version
 from ...llama.quantizing import Packing, nominal_bits, quantize, type_named
 from ...loading import locate
+from ...registry import ROLES
+from ...textfiles import filled_lines, json_value, read_text
 from ..answering import Conversation, ask
 from ..measures import thinned
 from ..questions import Question
@@ -23,7 +24,6 @@ from ..study import Setting
 from ..systems import Models, family
 from . import offgrid
 
-ROLES = ("base", "tuned", "reference")
 PAIRED = "tuned and reference"
 PARTS: Mapping[str, tuple[str, ...]] = {
     **{role: (role,) for role in ROLES},
@@ -202,13 +202,7 @@ def read_texts(path: Path) -> tuple[str, ...]:
     Raises:
         UsageError: where the file cannot be read or a line is none of these.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"cannot read {path}: {getattr(error, 'strerror', None) or error}"
-        ) from None
-    filled = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    filled = filled_lines(read_text(path))
     if path.suffix != ".jsonl":
         return tuple(line for _, line in filled)
     return tuple(_text(line, f"{path}, line {number}") for number, line in filled)
@@ -216,7 +210,7 @@ def read_texts(path: Path) -> tuple[str, ...]:
 
 def _text(line: str, place: str) -> str:
     try:
-        value = json.loads(line)
+        value = json_value(line)
     except ValueError as error:
         raise UsageError(f"{place}: not JSON ({error})") from None
     if isinstance(value, dict):

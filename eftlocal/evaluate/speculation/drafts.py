@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any
 
 from ... import Completion, FusedModel
-from ...batch import run_batch
+from ...batch import completions
 from ...sampling import Noise
 from ...stream import Prepared
-from ..answering import Conversation
+from ..answering import Conversation, name_of
 from ..store import Record, digest
 from ..systems import Models
 from ..work import Loader
@@ -33,11 +33,6 @@ PLAIN = "off"
 Difference = Mapping[str, Any]
 Kind = tuple[str, str | int]
 """A rule and a draft."""
-
-
-def name_of(conversation: Conversation) -> str:
-    """A name for a conversation."""
-    return digest(list(map(dict, conversation)))
 
 
 @dataclass(frozen=True)
@@ -107,11 +102,9 @@ class Drafted(Replies):
         ]
         found: dict[int, dict[Kind, Completion]] = {}
         unequal = []
-        for number, outcome in run_batch(model, jobs):
-            if not isinstance(outcome, Completion):
-                raise outcome
+        for number, completion in completions(model, jobs):
             index = missing[number // len(kinds)]
-            found.setdefault(index, {})[kinds[number % len(kinds)]] = outcome
+            found.setdefault(index, {})[kinds[number % len(kinds)]] = completion
             if len(found[index]) < len(kinds):
                 continue
             own = found[index]

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ... import Completion, FusedModel
-from ...batch import run_batch
+from ... import FusedModel
+from ...batch import completions
 from ...diagnostics import ModelTrace, Trace
-from ..answering import Conversation
+from ..answering import Conversation, name_of
 from ..store import Record
 from ..systems import Models
 from ..work import Loader
-from .drafts import PURE, name_of
+from .drafts import PURE
 
 DEPTH = 3
 """Tokens of a draw."""
@@ -92,10 +92,8 @@ class Draws:
                 for seed in range(first, min(first + _CHUNK, end))
             ]
             draws: list[list[int]] = [[] for _ in jobs]
-            for number, outcome in run_batch(model, jobs):
-                if not isinstance(outcome, Completion):
-                    raise outcome
-                draws[number] = list(outcome.tokens[:DEPTH])
+            for number, completion in completions(model, jobs):
+                draws[number] = list(completion.tokens[:DEPTH])
             yield index, {"draws": draws}
 
 

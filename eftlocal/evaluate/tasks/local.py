@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,7 @@ import lm_eval.tasks
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from ... import EftlocalError, UsageError
+from ...textfiles import filled_lines, json_value, read_text
 from ..questions import Question, holds, read_questions
 from ..systems import FAMILY
 
@@ -36,12 +37,13 @@ def local_tasks(name: str, path: Path | None) -> list[Config]:
         path: of the data.
 
     Raises:
-        UsageError: for another name.
-        EftlocalError: where the file cannot be read.
+        UsageError: for another name, or a file that cannot be read.
+        EftlocalError: for a file of another form.
     """
     if path is None and name in ATLAS:
         return [_atlas() if name == "atlas" else _atlas_chat()]
     if path is not None and name in FILES:
+        path = path.expanduser()
         return [_gsm8k(path)] if name == "gsm8k" else _truthfulqa(path)
     raise UsageError(f"{name}=FILE: only {' and '.join(FILES)} can be read from a file")
 
@@ -69,9 +71,9 @@ def _dataset(rows: list[Row], **more: Any) -> Mapping[str, Any]:
 
 def _gsm8k(path: Path) -> Config:
     rows = []
-    for number, line in enumerate(_read(path).splitlines(), 1):
+    for number, line in filled_lines(read_text(path)):
         try:
-            row = json.loads(line)
+            row = json_value(line)
             rows.append({"question": str(row["question"]), "answer": str(row["answer"])})
         except (ValueError, TypeError, KeyError):
             raise EftlocalError(
@@ -83,7 +85,7 @@ def _gsm8k(path: Path) -> Config:
 def _truthfulqa(path: Path) -> list[Config]:
     """Choices are the answers of the columns, as in the data set of the task's authors."""
     rows = []
-    reader = csv.DictReader(_read(path).splitlines(keepends=True))
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
     for row in reader:
         try:
             right, wrong = _answers(row["Correct Answers"]), _answers(row["Incorrect Answers"])
@@ -108,14 +110,6 @@ def _answers(column: str) -> list[str]:
 
 def _targets(right: Sequence[str], wrong: Sequence[str]) -> Row:
     return {"choices": [*right, *wrong], "labels": [1] * len(right) + [0] * len(wrong)}
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.expanduser().read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no UTF-8"
-        raise EftlocalError(f"cannot read {path}: {reason}") from None
 
 
 def _some(rows: list[Row], path: Path) -> list[Row]:

@@ -15,6 +15,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from ... import UsageError
 from ...options import RuntimeOptions
+from ...registry import ROLES
 from ..store import Record, Shelf, Store, digest
 from ..systems import PLAIN, Models, System
 from .chat import Changes, ChatPrompt, Conversations, Message
@@ -24,10 +25,7 @@ from .requests import Score, Text, Wish, fulfil, shortened
 OnRequest = Callable[[int, int], None]
 """Called with requests that are done and requests in all, for each kind of requests."""
 
-_ROLES = ("base", "tuned", "reference")
 _RUNTIME = frozenset(item.name for item in fields(RuntimeOptions))
-# In caches of their own, sequences do not change each other's rounding.
-EXACT: Mapping[str, Any] = {"kv_unified": "off"}
 
 
 @register_model("eftlocal")
@@ -264,12 +262,13 @@ def _system(
 ) -> System:
     """What the arguments of the harness name."""
     left = {name: value for name, value in more.items() if name not in ("device", "max_batch_size")}
-    files = {role: left.pop(role) for role in _ROLES if role in left}
+    files = {role: left.pop(role) for role in ROLES if role in left}
     runtime = {name: left.pop(name) for name in tuple(left) if name in _RUNTIME}
     try:
         parallel = int(batch_size)
     except ValueError:
         raise UsageError(f"batch_size = {batch_size!r} is not allowed; use a number") from None
-    runtime = {**EXACT, "parallel": parallel, **runtime}
+    # In caches of their own, sequences do not change each other's rounding.
+    runtime = {"kv_unified": "off", "parallel": parallel, **runtime}
     path = Path(models).expanduser() if models is not None else None
     return System(entry or "files", Models(entry, files, path, runtime), {**PLAIN, **left})

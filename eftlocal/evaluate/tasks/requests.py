@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ... import Completion, EftlocalError, FusedModel, UsageError
-from ...batch import run_batch
+from ...batch import completions
 from ...masking import Mask
 from ...stream import Prepared
 from ..store import Record, digest
@@ -153,10 +153,8 @@ def fulfil(
         EftlocalError: for the first one that cannot be found out.
     """
     jobs = ((lambda wish=wish: wish.prepare(model, options)) for wish in wishes)
-    for index, outcome in run_batch(model, jobs):
-        if not isinstance(outcome, Completion):
-            raise outcome
-        yield index, wishes[index].record(outcome)
+    for index, completion in completions(model, jobs):
+        yield index, wishes[index].record(completion)
 
 
 @dataclass

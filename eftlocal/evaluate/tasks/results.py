@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...tables import Cell, Column, Estimate, Table
-from ..statistics import RESAMPLES, Bootstrap
+from ..parts import Part
+from ..statistics import RESAMPLES, Bootstrap, share
 from .local import ATLAS
-from .parts import Part
 
 Aggregate = Callable[[list[Any]], float]
 
@@ -215,7 +215,10 @@ class _Means:
     bootstrap: Bootstrap
 
     def score(self, values: list[Any]) -> Estimate:
-        return self.bootstrap.mean(np.asarray(values, dtype=np.float64))
+        judged = np.asarray(values, dtype=np.float64)
+        # Of nothing but zeros a bootstrap would draw nothing else.
+        is_share = bool(np.isin(judged, (0.0, 1.0)).all())
+        return share(judged) if is_share else self.bootstrap.mean(judged)
 
     def recovered(self, fused: list[Any], floor: list[Any], ceiling: list[Any]) -> Estimate:
         arrays = [np.asarray(values, dtype=np.float64) for values in (fused, floor, ceiling)]

@@ -10,14 +10,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ... import EftlocalError, __version__
+from ... import __version__
+from ...registry import ROLES
 from ...tables import Table
+from ...textfiles import writing
+from ..parts import CEILING, TUNED, Lineup, Part, named
 from ..store import Store
-from ..systems import Models
+from ..systems import PLAIN, Models
 from ..work import Progress
 from .harness import Manner, Tasks, quiet
 from .model import EftlocalLM
-from .parts import Comparison, Part
 from .results import Measured, tables
 
 
@@ -67,8 +69,13 @@ class Findings:
     members: tuple[Table, ...]
 
     def to_text(self) -> str:
-        """The tables, and what had to be changed so that prompts fit."""
+        """The tables, what had to be changed so that prompts fit, and which models these are."""
         return "\n\n".join([*(table.to_text() for table in self.tables), *self._notes()])
+
+    @property
+    def _models(self) -> dict[str, str]:
+        models = self.setting.models
+        return named(models.entry, models.files, self.setting.ceiling)
 
     def _notes(self) -> list[str]:
         texts = {
@@ -82,10 +89,11 @@ class Findings:
             for name, text in texts.items()
             if one.changes[name]
         ]
+        notes += [f"{name}: {value}" for name, value in self._models.items()]
         roles = [one.part.role for one in self.measured]
         if {"tuned", "ceiling"} <= set(roles) and roles.count("tuned") == 1:
-            notes.append("PGR: (score - floor) / (ceiling - floor)")
-        notes.append("Intervals: 95 %, bootstrap over documents, the same draws for all systems")
+            notes.append(f"PGR: the share of the gap between {TUNED} and {CEILING} that is closed")
+        notes.append("Intervals: 95 %; Wilson's for shares, else a bootstrap over documents")
         return ["\n".join(notes)]
 
     def to_json(self) -> dict[str, Any]:
@@ -95,6 +103,7 @@ class Findings:
             "versions": {"eftlocal": __version__, "lm_eval": version("lm_eval")},
             "tasks": list(self.setting.names),
             "settings": {
+                **self._models,
                 **manner,
                 "add_bos": self.setting.add_bos,
                 "reuse_prompts": self.setting.reuse,
@@ -125,20 +134,20 @@ def run(setting: Setting, store: Store, progress: Progress) -> Findings:
         TemporaryDirectory(prefix="eftlocal-eval-") as folder,
         quiet(setting.names, setting.verbose),
     ):
-        comparison = Comparison(
+        lineup = Lineup(
             setting.models,
-            setting.options,
-            setting.parts,
+            Path(folder),
+            {**PLAIN, **setting.options},
+            ROLES if setting.parts else (),
             setting.ceiling,
             setting.manner.chat,
-            Path(folder),
         )
-        comparison.check()
+        lineup.check()
         tasks = Tasks(setting.names, setting.include, setting.manner)
-        n_systems = 1 + 3 * setting.parts + (setting.ceiling is not None)
+        n_systems = 1 + len(lineup.alone) + (setting.ceiling is not None)
         tally = _Tally(progress, n_systems)
-        fused, n_ctx = _ask(comparison.fused(), setting, tasks, store, tally)
-        others = comparison.others(n_ctx)
+        fused, n_ctx = _ask(lineup.fused(), setting, tasks, store, tally)
+        others = lineup.others(n_ctx)
         tally.n_systems = 1 + len(others)
         measured = [fused]
         measured += [_ask(part, setting, tasks, store, tally)[0] for part in others]
@@ -203,13 +212,10 @@ def write_samples(findings: Findings, path: Path) -> None:
     """
     from lm_eval.utils import handle_non_serializable
 
-    try:
-        with path.open("w", encoding="utf-8") as file:
-            for one in findings.measured:
-                for task, samples in one.results["samples"].items():
-                    for sample in samples:
-                        line = {"system": one.part.system.title, "task": task, **sample}
-                        text = json.dumps(line, default=handle_non_serializable, ensure_ascii=False)
-                        file.write(text + "\n")
-    except OSError as error:
-        raise EftlocalError(f"cannot write {path}: {error.strerror or error}") from None
+    with writing(path), path.open("w", encoding="utf-8") as file:
+        for one in findings.measured:
+            for task, samples in one.results["samples"].items():
+                for sample in samples:
+                    line = {"system": one.part.system.title, "task": task, **sample}
+                    text = json.dumps(line, default=handle_non_serializable, ensure_ascii=False)
+                    file.write(text + "\n")
