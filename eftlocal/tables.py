@@ -10,16 +10,18 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with its 95 % interval; NaN where it is not defined."""
+    """A number with its 95 % interval; NaN where either is not defined."""
 
     value: float
     low: float
     high: float
 
     def text(self, digits: int = 2) -> str:
-        """As "0.83 [0.79, 0.87]"; "-" where it is not defined."""
+        """As "0.83 [0.79, 0.87]"; "0.83" without an interval, "-" where it is not defined."""
         if math.isnan(self.value):
             return "-"
+        if math.isnan(self.low) or math.isnan(self.high):
+            return f"{round(self.value, digits) + 0.0:.{digits}f}"
         # Adding 0 turns a negative zero into zero.
         value, low, high = (round(x, digits) + 0.0 for x in (self.value, self.low, self.high))
         return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
@@ -72,14 +74,14 @@ class Table:
         return not any(isinstance(row[index], str) for row in self.rows)
 
     def to_json(self) -> dict[str, Any]:
-        """The table with one object per row."""
-        rows = [
-            {
-                column.key: cell.to_json() if isinstance(cell, Estimate) else cell
-                for column, cell in zip(self.columns, row, strict=True)
-            }
-            for row in self.rows
-        ]
+        """The table with one object per row; what the clock said is in its object "times"."""
+        rows = []
+        for row in self.rows:
+            kinds: dict[bool, dict[str, Any]] = {False: {}, True: {}}
+            for column, cell in zip(self.columns, row, strict=True):
+                value = cell.to_json() if isinstance(cell, Estimate) else cell
+                kinds[column.is_time][column.key] = value
+            rows.append({**kinds[False], **({"times": kinds[True]} if kinds[True] else {})})
         return {"title": self.title, "notes": list(self.notes), "rows": rows}
 
     def to_text(self) -> str:

@@ -12,7 +12,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eftlocal.evaluate.statistics import Bootstrap, Judged, share
+from eftlocal.evaluate.statistics import Bootstrap, Judged, decided, share
+from eftlocal.tables import Estimate
 
 N = 300
 
@@ -107,3 +108,37 @@ def test_no_gap_has_no_pgr() -> None:
     (judged,) = coins(7, 0.4)
     found = Bootstrap.over([str(i) for i in range(N)]).recovered(judged, judged, judged)
     assert math.isnan(found.value) and found.to_json()["value"] is None
+
+
+def test_shares_are_wider_where_clusters_agree() -> None:
+    """Four equal questions on one thing count as one; independent ones as four."""
+    (judged,) = coins(8, 0.3)
+    things = np.repeat(np.arange(N), 4)
+    alone, equal = share(judged), share(np.repeat(judged, 4), things)
+    assert (equal.low, equal.high) == pytest.approx((alone.low, alone.high), abs=0.002)
+    independent = np.random.default_rng(1).permutation(np.repeat(judged, 4))
+    found, expected = share(independent, things), share(independent)
+    assert found.high - found.low == pytest.approx(expected.high - expected.low, rel=0.06)
+    assert found.high - found.low >= expected.high - expected.low
+    draws = Bootstrap.over(list(map(str, things)))
+    drawn = draws.mean(np.repeat(judged, 4))
+    assert draws.share(np.repeat(judged, 4)) == equal
+    assert (equal.low, equal.high) == pytest.approx((drawn.low, drawn.high), abs=0.01)
+
+
+def test_what_was_never_seen_to_vary_has_no_interval() -> None:
+    """Draws of equal questions, or of few clusters, say nothing about others."""
+    same = Bootstrap.over([str(i) for i in range(40)]).mean(np.ones(40))
+    assert same.value == 1 and math.isnan(same.low) and same.text(3) == "1.000"
+    few = Bootstrap.over(["a", "b", "c"] * 10).mean(np.arange(30.0))
+    assert few.value == 14.5 and math.isnan(few.high)
+    assert decided(same, 0.5) is None
+
+
+def test_one_rule_decides_all_claims() -> None:
+    """The whole interval above, the whole of it below, or neither."""
+    assert decided(Estimate(0.1, 0.05, 0.2)) is True
+    assert decided(Estimate(-0.1, -0.2, -0.05)) is False
+    assert decided(Estimate(0.1, -0.05, 0.2)) is None
+    assert decided(Estimate(0.85, 0.78, 0.92), 0.8) is None
+    assert decided(Estimate(math.nan, math.nan, math.nan)) is None

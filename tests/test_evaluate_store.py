@@ -60,14 +60,15 @@ def test_a_file_that_was_cut_anywhere_goes_on(data: st.DataObject) -> None:
             assert record is not None and record["value"] == (i / 3 if i in whole else i * 2)
 
 
-def test_the_first_record_counts(tmp_path: Path) -> None:
-    """Two processes that did the same at once agree afterwards on who was first."""
+def test_the_last_record_counts(tmp_path: Path) -> None:
+    """Two processes that did the same at once agree afterwards on whose it is."""
     one, other = Shelf(tmp_path / "shelf"), Shelf(tmp_path / "shelf")
     one.put("item", {"by": 1})
     other.put("item", {"by": 2})
-    other.put("more", {"by": 2})
-    assert Shelf(tmp_path / "shelf").get("item") == {"by": 1}
-    assert Shelf(tmp_path / "shelf").get("more") == {"by": 2}
+    other.put("item", {"by": 3})
+    one.put("more", {"by": 1})
+    assert Shelf(tmp_path / "shelf").get("item") == {"by": 2}
+    assert Shelf(tmp_path / "shelf").get("more") == {"by": 1}
 
 
 def test_content_decides(tmp_path: Path) -> None:
@@ -83,16 +84,20 @@ def test_content_decides(tmp_path: Path) -> None:
     assert digest({"a": 1}) != digest({"a": "1"})
 
 
-def test_a_fresh_store_forgets_what_was_there_once(tmp_path: Path) -> None:
-    """Earlier results are gone; those of the same run stay."""
+def test_a_fresh_store_passes_over_what_was_there(tmp_path: Path) -> None:
+    """Earlier results stay for others until there are new ones; those of the same run count."""
     with Store(tmp_path).shelf({}) as shelf:
         shelf.put("item", {"x": 1})
+        shelf.put("other", {"x": 1})
     store = Store(tmp_path, fresh=True)
     with store.shelf({}) as shelf:
         assert shelf.get("item") is None
         shelf.put("item", {"x": 2})
     with store.shelf({}) as shelf:
         assert shelf.get("item") == {"x": 2}
+        assert shelf.get("other") is None
+    with Store(tmp_path).shelf({}) as shelf:
+        assert (shelf.get("item"), shelf.get("other")) == ({"x": 2}, {"x": 1})
 
 
 def test_a_changed_file_has_another_name(tmp_path: Path) -> None:

@@ -98,10 +98,10 @@ def test_equal_work_is_done_once_and_progress_counts_all(tmp_path: Path) -> None
 
 
 def test_what_was_not_done_has_no_records(tmp_path: Path) -> None:
-    """A missing item is named."""
+    """Whoever removed results meanwhile is told to run the command again."""
     store = Store(tmp_path)
-    perform([Squares([1])], store)
-    with pytest.raises(KeyError, match="squares: 2"):
+    assert perform([Squares([1])], store) == 1
+    with pytest.raises(eftlocal.EftlocalError, match="results of squares are missing"):
         records(Squares([1, 2]), store)
 
 

@@ -32,7 +32,7 @@ CACHE = (
         "--fresh",
         is_flag=True,
         envvar=None,
-        help="Compute everything anew, also what is kept there.",
+        help="Compute everything anew, also what is kept there already.",
     ),
 )
 PARALLEL = option(
@@ -91,11 +91,12 @@ def check_html(html: str | None) -> None:
 
 
 @contextmanager
-def watched(at_once: bool = False) -> Iterator[Progress]:
+def watched(at_once: bool = False, fresh: bool = False) -> Iterator[Progress]:
     """Show items under one progress line with the time left.
 
     Args:
         at_once: whether Ctrl-C stops in the middle of an item, not between two.
+        fresh: whether --fresh was given.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C.
@@ -123,5 +124,6 @@ def watched(at_once: bool = False) -> Iterator[Progress]:
             yield progress
         except KeyboardInterrupt:
             bar.clear()
-            click.echo("eftlocal: stopped; the same command goes on from here", err=True)
+            again = "the same command without --fresh" if fresh else "the same command"
+            click.echo(f"eftlocal: stopped; {again} goes on from here", err=True)
             raise

@@ -59,7 +59,7 @@ def run_studies(
     from ..evaluate.study import Setting
 
     setting = Setting(open_store(cache, fresh), every, seed)
-    with watched() as progress:
+    with watched(fresh=fresh) as progress:
         report = run(studies(), setting, progress)
     if html is not None:
         from ..evaluate.page import page

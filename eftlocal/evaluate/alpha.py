@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..tables import Cell, Column, Table
-from .measures import INTERVALS, JUDGES, Q, asked, bootstrap, judge, thinned
+from .measures import INTERVALS, JUDGES, Q, above, asked, bootstrap, judge, thinned
 from .questions import ExpertQuestion, Question
 from .report import Claim, Figure, Line, Point, Section
-from .scale import CEILING, UP, positive
-from .statistics import Bootstrap, Judged, share
+from .scale import CEILING, UP
+from .statistics import Bootstrap, Judged
 from .study import Setting
 from .systems import Models, System, family, greedy
 from .work import Work, records
@@ -26,6 +26,7 @@ EXPERTS = ("small-countries", "small-elements", "small-people")
 TOGETHER = family("large", EXPERTS)
 _ONE_EACH = dict.fromkeys(EXPERTS, 1.0)
 _MEASURES = ("factuality", "manners", "both")
+_WORDS = {measure: measure for measure in _MEASURES} | {"both": "right and polite replies"}
 _HINDSIGHT = 0.01
 _PLACES = 24
 _FEWEST = 20
@@ -84,6 +85,7 @@ SEVERAL = _group(
     {
         **_SEARCHED,
         "joint": {"alpha": "joint"},
+        **_HELD,
         "weight 1 each, alpha 1": {"alpha": 1.0, "weight": _ONE_EACH},
         "weight 1 each, dynamic": {"alpha": "dynamic", "weight": _ONE_EACH},
     },
@@ -107,9 +109,11 @@ class Alpha:
         several = _Judgements.of(SEVERAL, questions, setting)
         seen = np.array([question.field != "none" for question in questions])
         fields = {"seen": several.where(seen, setting), "unseen": several.where(~seen, setting)}
+        texts = {"one expert": one, "three experts": several}
         tables = [_table("One expert", one)]
         tables += [_table(f"Three experts, {name} fields", own) for name, own in fields.items()]
-        figures = [_over_alpha("One expert, by alpha", one), _along_the_text(setting)]
+        figures = [_over_alpha("One expert, by alpha", one)]
+        figures += [_along_the_text(name, own, setting) for name, own in texts.items()]
         figures += [
             _over_alpha(f"Three experts, {name} fields, by alpha", own)
             for name, own in fields.items()
@@ -135,7 +139,7 @@ class Alpha:
 class _Judgements:
     """What was judged of a group's replies: measure -> title of a system -> (Q,).
 
-    `mean_alpha` is that of dynamic alpha over all tokens.
+    `mean_alpha` and `mean_tokens` are those of replies with dynamic alpha.
     """
 
     group: _Group
@@ -143,6 +147,7 @@ class _Judgements:
     scores: Mapping[str, Mapping[str, Judged]]
     draws: Bootstrap
     mean_alpha: float
+    mean_tokens: float
 
     @classmethod
     def of(cls, group: _Group, questions: Sequence[Q], setting: Setting) -> _Judgements:
@@ -156,7 +161,8 @@ class _Judgements:
         found = records(asked(group.others["dynamic"], questions), setting.store)
         alphas = [sum(alpha) for record in found for alpha in record["alphas"]]
         draws = bootstrap(questions, setting)
-        return cls(group, questions, scores, draws, float(np.mean(alphas)))
+        mean_tokens = len(alphas) / len(found)
+        return cls(group, questions, scores, draws, float(np.mean(alphas)), mean_tokens)
 
     def where(
         self, chosen: np.ndarray[tuple[int], np.dtype[np.bool_]], setting: Setting
@@ -186,7 +192,7 @@ def _table(title: str, judged: _Judgements) -> Table:
         behind = None
         if system.title != dynamic:
             behind = judged.draws.difference(judged.scores["both"][dynamic], own[-1])
-        rows.append((name, *map(share, own), behind))
+        rows.append((name, *map(judged.draws.share, own), behind))
     columns = (
         Column("alpha", "alpha"),
         *(Column(measure, measure, 3) for measure in _MEASURES),
@@ -213,8 +219,13 @@ def _not_worse(judged: _Judgements, measure: str, who: str) -> Claim:
     difference = judged.draws.difference(
         own[judged.group.others["dynamic"].title], own[judged.group.fixed[best].title]
     )
-    holds = bool(difference.value >= -_HINDSIGHT)
-    what = "right and polite replies" if measure == "both" else measure
+    text = (
+        f"With {who} dynamic alpha is less than a point worse in {_WORDS[measure]} than the best "
+        "fixed alpha chosen with hindsight."
+    )
+    claim = above(text, f"dynamic minus alpha {best:g}:", difference, -_HINDSIGHT)
+    if claim.holds:
+        return claim
     searched = f"Dynamic alpha is {judged.mean_alpha:.2f} on average"
     if len(judged.group.systems[0].models.files["tuned"]) == 1:
         reason = (
@@ -228,20 +239,12 @@ def _not_worse(judged: _Judgements, measure: str, who: str) -> Claim:
             "experts, of which mostly one has something to say, so it asks for less than that "
             "one's own shift."
         )
-    if difference.high > 0:
-        reason += " The interval includes no loss at all: more questions would be needed."
-    return Claim(
-        f"With {who} dynamic alpha is at most a point worse in {what} than the best fixed "
-        "alpha chosen with hindsight.",
-        holds,
-        f"dynamic minus alpha {best:g}: {difference.text(3)}",
-        "" if holds else reason,
-    )
+    return replace(claim, reason=reason)
 
 
 def _better_than_static(judged: _Judgements, name: str) -> Claim:
     both = judged.scores["both"]
-    return positive(
+    return above(
         f"With three experts, dynamic alpha is better than static shares of 1/3 on {name} fields "
         "(arXiv 2406.15480).",
         "right and polite replies, dynamic minus static",
@@ -255,7 +258,7 @@ def _better_than_one_each(judged: _Judgements) -> Claim:
     both = judged.scores["both"]
     names = ("weight 1 each, dynamic", "weight 1 each, alpha 1")
     searched, fixed = (both[judged.group.others[name].title] for name in names)
-    return positive(
+    return above(
         "With three experts of weight 1 each, dynamic alpha is better than alpha 1 on seen fields.",
         "right and polite replies, dynamic minus alpha 1",
         judged.draws.difference(searched, fixed),
@@ -268,12 +271,15 @@ def _holding(judged: _Judgements) -> Claim:
     difference = judged.draws.difference(
         both[judged.group.others["dynamic"].title], both[judged.group.others[name].title]
     )
-    claim = positive(
+    claim = above(
         "Searching alpha for every token is better than every 100 tokens (arXiv 2406.15480).",
         "right and polite replies, every token minus every 100",
         difference,
     )
-    reason = "Replies have about 25 tokens: every 100 tokens means once, at the first token."
+    reason = (
+        f"Replies have {judged.mean_tokens:.0f} tokens on average: every 100 tokens means once, at "
+        "the first token."
+    )
     return claim if claim.holds else replace(claim, reason=reason)
 
 
@@ -281,19 +287,22 @@ def _over_alpha(title: str, judged: _Judgements) -> Figure:
     lines = []
     for measure in _MEASURES:
         own = judged.scores[measure]
-        points = [Point(alpha, share(own[s.title])) for alpha, s in judged.group.fixed.items()]
-        level = Point(0.0, share(own[judged.group.others["dynamic"].title]))
+        points = [
+            Point(alpha, judged.draws.share(own[s.title]))
+            for alpha, s in judged.group.fixed.items()
+        ]
+        level = Point(0.0, judged.draws.share(own[judged.group.others["dynamic"].title]))
         lines.append(Line(measure, tuple(points)))
         lines.append(Line(f"{measure}, dynamic", (level,), "level"))
     return Figure(title, "alpha, fixed", "share of questions", tuple(lines))
 
 
-def _along_the_text(setting: Setting) -> Figure:
-    """Mean alpha by place in the reply, for the ways of searching."""
-    questions = thinned("questions.jsonl", Question, setting)
+def _along_the_text(name: str, judged: _Judgements, setting: Setting) -> Figure:
+    """Mean alpha by place in the reply, for the ways of searching; of experts the sum."""
+    questions = judged.questions
     lines = []
     for mode in SEARCHED:
-        found = records(asked(ONE.others[mode], questions), setting.store)
+        found = records(asked(judged.group.others[mode], questions), setting.store)
         texts = [[sum(alpha) for alpha in record["alphas"]] for record in found]
         points = []
         for place in range(_PLACES):
@@ -304,7 +313,7 @@ def _along_the_text(setting: Setting) -> Figure:
             points.append(Point(place, draws.mean(np.array([texts[i][place] for i in reached]))))
         lines.append(Line(mode, tuple(points)))
     return Figure(
-        "Alpha along the reply",
+        f"Alpha along the reply, {name}",
         "token of the reply, from 0",
         "mean alpha",
         tuple(lines),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 
+from ..tables import Estimate
 from . import judging
 from .answering import Answering, ask, replies
 from .judging import Reply
 from .questions import Question, read_questions
-from .statistics import Bootstrap, Judged
+from .report import Claim
+from .statistics import Bootstrap, Judged, decided
 from .store import Store
 from .study import Setting
 from .systems import FAMILY, System
@@ -31,8 +34,10 @@ JUDGES = (
     "same reply has both. A program judges; no model does."
 )
 INTERVALS = (
-    "Brackets hold 95 % intervals: Wilson's for shares; for differences and PGR those of a paired "
-    "bootstrap that draws the things which are asked about, with all questions on them."
+    "Brackets hold 95 % intervals: Wilson's for shares, wider where questions on one thing agree; "
+    "for differences and PGR those of a paired bootstrap that draws the things which are asked "
+    "about, with all questions on them. A claim holds where the whole interval says so, does not "
+    "where all of it says the opposite, and is not decided otherwise."
 )
 
 
@@ -58,3 +63,14 @@ def bootstrap(questions: Sequence[Question], setting: Setting) -> Bootstrap:
     """Draws over questions; those on one entity stay together."""
     clusters = [f"{question.subject}/{question.entity}" for question in questions]
     return Bootstrap.over(clusters, setting.seed, setting.resamples)
+
+
+def above(text: str, what: str, found: Estimate, bar: float = 0.0) -> Claim:
+    """A claim that a number is above a bar; see `statistics.decided`."""
+    holds = decided(found, bar)
+    note = ""
+    if math.isnan(found.low):
+        note = " (too few questions for an interval)"
+    elif holds is None and found.value > bar:
+        note = f" (above {bar:g}, but not the whole interval)"
+    return Claim(text, holds, f"{what} {found.text(3)}{note}")

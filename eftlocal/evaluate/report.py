@@ -124,7 +124,7 @@ class Section:
 
     def to_text(self) -> str:
         """The section as it is read in a terminal."""
-        intro = [textwrap.fill(text, _WIDTH) for text in self.intro]
+        intro = [_filled(text, _WIDTH) for text in self.intro]
         parts = [f"{self.title}\n{'=' * len(self.title)}", *intro]
         parts += [_claim_text(claim) for claim in self.claims]
         parts += [table.to_text() for table in self.tables]
@@ -137,9 +137,13 @@ def verdict(claim: Claim) -> str:
     return words[claim.holds]
 
 
+def _filled(text: str, width: int) -> str:
+    return textwrap.fill(text, width, break_on_hyphens=False)
+
+
 def _claim_text(claim: Claim) -> str:
     parts = [claim.text, f"{verdict(claim)}: {claim.found}", claim.reason]
-    lines = [textwrap.fill(part, _WIDTH - 2) for part in parts if part]
+    lines = [_filled(part, _WIDTH - 2) for part in parts if part]
     return "* " + textwrap.indent("\n".join(lines), "  ")[2:]
 
 

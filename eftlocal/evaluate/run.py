@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from .. import __version__
 from ..errors import UsageError
 from ..llama.library import llama_cpp_version
-from .report import Report
+from .report import Report, Section
 from .store import file_digest
 from .study import Setting, Study
 from .systems import FAMILY
@@ -54,14 +55,28 @@ def run(studies: Sequence[Study], setting: Setting, progress: Progress) -> Repor
         EftlocalError: as `work.perform` does.
     """
     started = time.perf_counter()
-    perform([work for study in studies for work in study.work(setting)], setting.store, progress)
+    works = [work for study in studies for work in study.work(setting)]
+    n_items = perform(works, setting.store, progress)
     worked = time.perf_counter()
-    sections = tuple(study.section(setting) for study in studies)
+    sections = []
+    for study in studies:
+        progress(n_items, n_items, "statistics")
+        sections.append(_with_settings(study.section(setting), setting))
     times = {
         "work of this run": f"{worked - started:.1f} s",
         "statistics": f"{time.perf_counter() - worked:.1f} s",
     }
-    return Report(_facts(setting), times, sections)
+    return Report(_facts(setting), times, tuple(sections))
+
+
+def _with_settings(section: Section, setting: Setting) -> Section:
+    """The section with the whole command, where the study does not know it."""
+    if section.command != f"eftlocal eval {section.name}":
+        return section
+    words = [section.command]
+    words += [f"--every {setting.every}"] if setting.every != 1 else []
+    words += [f"--seed {setting.seed}"] if setting.seed else []
+    return replace(section, command=" ".join(words))
 
 
 def _facts(setting: Setting) -> dict[str, str]:

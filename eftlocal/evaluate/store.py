@@ -64,14 +64,18 @@ class Shelf:
 
     Made by `Store.shelf`. Every record is on the disk when `put` returns, and a line that was cut
     off, as by a kill, is as if it had never been written.
+
+    Args:
+        path: of the file.
+        start: what stands before this byte does not count.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, start: int = 0) -> None:
         self._path = path
         self._records: dict[str, Record] = {}
         self._file: int | None = None
         if path.is_file():
-            for line in path.read_bytes().split(b"\n"):
+            for line in path.read_bytes()[start:].split(b"\n"):
                 self._read(line)
 
     def _read(self, line: bytes) -> None:
@@ -79,16 +83,16 @@ class Shelf:
             key, record = json.loads(line)
         except (ValueError, TypeError):
             return
-        # Two processes may have done the same; the first one counts.
+        # What was computed anew counts.
         if isinstance(key, str) and isinstance(record, dict):
-            self._records.setdefault(key, record)
+            self._records[key] = record
 
     def get(self, item: str) -> Record | None:
         """The record of an item, None where there is none yet."""
         return self._records.get(item)
 
     def put(self, item: str, record: Record) -> None:
-        """Keep a record; the first one of an item counts.
+        """Keep the record of an item that has none.
 
         Raises:
             EftlocalError: where it cannot be written.
@@ -121,13 +125,14 @@ class Store:
 
     Args:
         folder: made when something is kept.
-        fresh: forget what earlier processes have kept, shelf by shelf, when it is asked for.
+        fresh: pass over what was there when a shelf was opened first, so that it is computed anew;
+            later stores find the new records.
     """
 
     def __init__(self, folder: Path, fresh: bool = False) -> None:
         self.folder = folder
         self._is_fresh = fresh
-        self._seen: set[Path] = set()
+        self._starts: dict[Path, int] = {}
 
     @contextmanager
     def shelf(self, content: Record) -> Iterator[Shelf]:
@@ -139,10 +144,10 @@ class Store:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / f"{digest(content)}.jsonl"
-            if self._is_fresh and path not in self._seen:
-                path.unlink(missing_ok=True)
-            self._seen.add(path)
-            shelf = Shelf(path)
+            if path not in self._starts:
+                is_passed = self._is_fresh and path.is_file()
+                self._starts[path] = path.stat().st_size if is_passed else 0
+            shelf = Shelf(path, self._starts[path])
         except OSError as error:
             raise EftlocalError(f"cannot use {self.folder}: {error.strerror or error}") from None
         try:

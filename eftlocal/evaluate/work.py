@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from .. import FusedModel
+from ..errors import EftlocalError
 from .store import Record, Store, digest
 from .systems import Models
 
@@ -59,13 +60,16 @@ class Work(Protocol):
 
 def perform(
     works: Iterable[Work], store: Store, progress: Progress = lambda done, total, title: None
-) -> None:
+) -> int:
     """Do what is not in the store yet; what is done stays done, however this ends.
 
     Args:
         works: in the order in which they are done; the same may be there several times.
         store: where records go.
         progress: told of every item; counts those that were there already as done.
+
+    Returns:
+        How many items there are in all.
 
     Raises:
         EftlocalError: where models cannot be loaded, a reply fails, or the store cannot be written.
@@ -90,6 +94,7 @@ def perform(
                     progress(done, total, work.title)
     finally:
         loader.close()
+    return total
 
 
 def _missing(work: Work, store: Store) -> list[int]:
@@ -101,13 +106,15 @@ def records(work: Work, store: Store) -> list[Record]:
     """The records of a work that has been performed, in the order of its items.
 
     Raises:
-        KeyError: for an item that was not done.
+        EftlocalError: for an item whose record is not there (any more).
     """
     with store.shelf(work.content) as shelf:
         found = []
         for item in work.items:
             record = shelf.get(item)
             if record is None:
-                raise KeyError(f"{work.title}: {item}")
+                raise EftlocalError(
+                    f"results of {work.title} are missing in {store.folder}; run the command again"
+                )
             found.append(record)
         return found
