@@ -184,7 +184,7 @@ def serve(
     host = Host(chosen, metrics.on_job_end, waits)
     app = create_app(Service(chosen, host, metrics))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
-    with socket.socket() as listener:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         address = listener.getsockname()
         loop = asyncio.new_event_loop()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from .lm_eval_tasks import COUNT, items, run_lm_eval, write_tasks
 
 pytest.importorskip("lm_eval")
 
-from eftlocal.evaluate.tasks.gen_kwargs import wanted
+from eftlocal.evaluate.tasks.arguments import read_setup
+from eftlocal.evaluate.tasks.chat import going_on
+from eftlocal.evaluate.tasks.gen_kwargs import read_settings, wanted
 from eftlocal.evaluate.tasks.local import atlas_choices
 from eftlocal.evaluate.tasks.model import EftlocalLM
 
@@ -77,6 +79,46 @@ def test_nothing_before_and_nothing_after(lm: Any, atlas: eftlocal.FusedModel) -
     events = atlas.score([atlas.vocabulary.bos, *ids])
     assert found[0] == sum(event.logprob for event in events)
     assert lm.loglikelihood([Ask("Paris", "")]) == [(0.0, True)]
+
+
+@pytest.mark.parametrize("blank", ["\n", "  ", "\t\n"])
+def test_contexts_of_white_space(lm: Any, atlas: eftlocal.FusedModel, blank: str) -> None:
+    """It is a part of the continuation then, and BOS is the context."""
+    text = "Paris is the capital of France."
+    found = lm.loglikelihood([Ask(blank, text), Ask("", blank + text)])
+    events = atlas.score([atlas.vocabulary.bos, *atlas.tokenize(blank + text)])
+    assert found[0] == found[1] and found[0][0] == sum(event.logprob for event in events)
+    assert not found[0][1]
+
+
+def test_continuations_that_merge(lm: Any, atlas: eftlocal.FusedModel) -> None:
+    """Into the last token of the context: they are scored as tokens of their own."""
+    context, ending = "Fran", "c"
+    ids = [*atlas.tokenize(context), *atlas.tokenize(ending)]
+    assert len(atlas.tokenize(context + ending)) == len(atlas.tokenize(context)) == len(ids) - 1
+    (found,) = lm.loglikelihood([Ask(context, ending)])
+    assert found == (atlas.score(ids)[-1].logprob, False)
+    nothing = [
+        Ask(context, "") for context in ("", "\n", "Paris ", lm.apply_chat_template(ask("")))
+    ]
+    assert lm.loglikelihood(nothing) == [(0.0, True)] * 4
+
+
+def test_no_space_is_put_before_what_goes_on(trio: Any) -> None:
+    """Of tokenizers that put one before every text."""
+    files: dict[str, Any] = {role: str(path) for role, path in trio._asdict().items()}
+    with eftlocal.load(**files, threads=1) as model:
+        vocabulary = model.vocabulary
+
+        def tokenize(text: str) -> list[int]:
+            return vocabulary.tokenize(text, add_special=False, parse_special=True)
+
+        def text_of(ids: Sequence[int]) -> str:
+            return b"".join(map(vocabulary.piece, ids)).decode()
+
+        assert text_of(tokenize("c")) == " c"
+        for text in ("c", " c", "cities", "\n"):
+            assert text_of(going_on(tokenize, text)) == text
 
 
 def test_rolling_windows_score_every_token_once(atlas: eftlocal.FusedModel) -> None:
@@ -186,6 +228,35 @@ def test_generation_settings() -> None:
     for bad in ({"penalty_alpha": 1}, {"num_beams": 4}, {"max_gen_toks": 0}, {"top_p": 3}):
         with pytest.raises(UsageError, match=next(iter(bad))):
             wanted(bad)
+
+
+def test_generation_settings_of_a_command_line() -> None:
+    """JSON keeps its letters and its commas; words are read in any case."""
+    text = 'until=["Q:","A, b=c"],do_sample=TRUE,seed=none,top_p=0.5,stop=Q:'
+    expected = {"until": ["Q:", "A, b=c"], "do_sample": True, "seed": None, "top_p": 0.5}
+    assert read_settings(text) == {**expected, "stop": "Q:"}
+    assert read_settings('until=["Q:') == {"until": '["Q:'}
+    for bad in ("4", "=4", "top_p=1,"):
+        with pytest.raises(UsageError, match="use NAME=VALUE"):
+            read_settings(bad)
+
+
+def test_arguments_of_the_harness() -> None:
+    """One mapping, as command lines and callers give it; wrong values are named."""
+    passed_to_all = {"device": "cpu", "max_batch_size": 4}
+    given = {"batch_size": "3", "ctx": 32, "reuse_prompts": True, "top_p": 0.5, **passed_to_all}
+    setup = read_setup("atlas", given)
+    assert setup.reuse_prompts and not setup.add_bos_token and setup.max_gen_toks == 256
+    assert setup.system.models.entry == "atlas" and setup.store is None
+    assert setup.system.models.runtime == {"kv_unified": "off", "parallel": 3, "ctx": 32}
+    assert setup.system.options == {"draft": "off", "top_p": 0.5}
+    bad: dict[str, Any] = {"batch_size": "auto", "add_bos_token": "maybe", "max_gen_toks": 0}
+    for name, value in bad.items():
+        with pytest.raises(UsageError, match=f"{name} = {value!r} is not allowed"):
+            EftlocalLM("atlas", **{name: value})
+    from lm_eval.api.registry import model_registry
+
+    assert {"eftlocal", "local-completions", "hf"} <= set(model_registry.keys())
 
 
 def test_questions_of_atlas() -> None:

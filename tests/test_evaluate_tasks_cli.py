@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from eftlocal import EftlocalError
 from eftlocal.evaluate.tasks import harness
 
 from .cli_helpers import run
+from .lm_eval_tasks import items, write_tasks
 
 FAMILY = Path(eftlocal.__file__).parent / "families" / "atlas"
 CEILING = ("--ceiling", str(FAMILY / "large-chat.gguf"))
@@ -32,6 +35,14 @@ metric_list:
     aggregation: weighted_perplexity
     higher_is_better: false
 """
+
+MIXING = """
+import random
+
+def mixed(docs):
+    return docs.select(random.sample(range(len(docs)), len(docs)))
+"""
+"""As some tasks shuffle answers when they are loaded."""
 
 
 def evaluate(folder: Path, *args: str) -> dict[str, Any]:
@@ -110,6 +121,73 @@ def test_what_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len([line for line in again if line]) == 11
 
 
+def test_the_same_again(tmp_path: Path) -> None:
+    """Versions, seeds and the command are named; the command gives the same object once more."""
+    needs_harness()
+    words = [
+        "--tasks",
+        "atlas",
+        "--limit",
+        "3",
+        "--num-fewshot",
+        "1",
+        "--system-prompt",
+        "It's so.",
+    ]
+    words += ["--no-fewshot-as-multiturn", "--logit-bias", "2=-1", "--logit-bias", "3=1"]
+    words += ["--gen-kwargs", "max_gen_toks=9", "-m", "atlas"]
+    kept = ("--cache", str(tmp_path))
+    variables = {"EFTLOCAL_SEED": "5", "EFTLOCAL_THREADS": "1", "EFTLOCAL_COLOR": "off"}
+    first = run("eval", "tasks", *words, "--json", *kept, env=variables)
+    found = json.loads(first.stdout)
+    assert found["versions"] == {
+        name: version(name) for name in ("eftlocal", "llama-cpp-python", "lm-eval")
+    }
+    assert set(found["seeds"].values()) == {5}
+    program, *again = shlex.split(found["command"])
+    assert program == "eftlocal"
+    for word in (*words, "--seed", "--threads"):
+        assert word in again or word == "-m"
+    assert not {"--json", "--cache", "--color", "--fewshot-as-multiturn"} & set(again)
+    second = run(*again, "--json", *kept)
+    assert second.stdout == first.stdout
+    text = run(*again, *kept).stdout
+    assert f"Again: {found['command']}\n" in text and "Seeds: fewshot 5" in text
+    assert all(f"{name} {value}" in text for name, value in found["versions"].items())
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+def test_examples_are_those_of_the_harness(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int | None
+) -> None:
+    """`lm_eval.simple_evaluate` asks the same texts, with and without a seed; all systems too."""
+    needs_harness()
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    write_tasks(tmp_path, 12)
+    task, samples = tmp_path / "choice.yaml", tmp_path / "samples.jsonl"
+    more = "fewshot_split: train\nprocess_docs: !function mixing.mixed\n"
+    task.write_text(task.read_text(encoding="utf-8") + more, encoding="utf-8")
+    (tmp_path / "mixing.py").write_text(MIXING, encoding="utf-8")
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    names = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
+    seeds = {} if seed is None else dict.fromkeys(names, seed)
+    expected = simple_evaluate(
+        "dummy", tasks=["atlas_choice"], num_fewshot=2, task_manager=manager, limit=4, **seeds
+    )
+    given = () if seed is None else ("--seed", str(seed))
+    command = ("--tasks", str(task), "--num-fewshot", "2", "--limit", "4", *given, *CEILING)
+    evaluate(tmp_path / "kept", *command, "--log-samples", str(samples))
+    asked: dict[str, list[Any]] = {}
+    for line in samples.read_text(encoding="utf-8").splitlines():
+        sample = json.loads(line)
+        asked.setdefault(sample["system"], []).append(list(map(tuple, sample["arguments"])))
+    texts = [sample["arguments"] for sample in expected["samples"]["atlas_choice"]]
+    assert list(asked.values()) == [texts, texts]
+
+
 def test_gsm8k_from_a_file(tmp_path: Path) -> None:
     """The harness's own prompt and filters; examples come from the file, never the question."""
     needs_harness()
@@ -158,7 +236,7 @@ def test_metrics_that_are_no_means(tmp_path: Path) -> None:
     """Perplexity of whole texts, from a YAML file; intervals from the same aggregate."""
     needs_harness()
     data = tmp_path / "lines.jsonl"
-    texts = ["Paris is the capital of France.", "Oslo is in Norway.", "Gold is a metal."]
+    texts = [item["question"] for item in items(24)]
     data.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     task = tmp_path / "lines.yaml"
     task.write_text(PERPLEXITY.format(data=data), encoding="utf-8")

@@ -17,7 +17,7 @@ from .lm_eval_tasks import (
     Item,
     items,
     read_scores,
-    run_lm_eval,
+    run_in_process,
     scoring_request,
     write_tasks,
 )
@@ -95,42 +95,42 @@ def test_its_generation_requests(server: Running, atlas: eftlocal.FusedModel) ->
     assert answer["choices"][0]["text"] == atlas.complete(ids, stop=["\n\n"], max_tokens=40).text
 
 
-def worst_difference(
-    server: Running, model: eftlocal.FusedModel, folder: Path, arguments: str, size: int
-) -> float:
-    """The largest difference of log-likelihoods of many items with four answers each."""
-    write_tasks(folder, COUNT)
-    url = f"base_url={server.url}{COMPLETIONS}"
-    settings = f"model=atlas,{url},tokenizer_backend=auto,{arguments}"
-    command = ["--model", "local-completions", "--model_args", settings]
-    samples = run_lm_eval(folder, "atlas_choice", [*command, "--batch_size", str(size)])
-    assert len(samples) == COUNT
-    worst = 0.0
-    for sample in samples:
-        requests = sample["arguments"].values()
-        for request, answer in zip(requests, sample["filtered_resps"], strict=True):
-            right, is_greedy = python_score(model, request["arg_0"], request["arg_1"])
-            worst = max(worst, abs(float(answer[0]) - right))
-            assert (str(answer[1]) == "True") == is_greedy
-    print(f"{arguments}, batches of {size}: largest difference {worst:.2e}")
-    return worst
+@pytest.fixture(scope="module")
+def expected(atlas: eftlocal.FusedModel) -> dict[tuple[str, str], tuple[float, bool]]:
+    """What the Python API says of every pair that the harness asks for, once for all tests."""
+    pairs = [(f"{i['question']}\nAnswer:", f" {c}") for i in items(COUNT) for c in i["choices"]]
+    return {pair: python_score(atlas, *pair) for pair in pairs}
 
 
 @pytest.mark.skipif(not HAS_LM_EVAL, reason="needs lm-eval[api]")
-@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize(
+    ("concurrent", "size"), [(1, 1), (1, 4), (4, 2)], ids=["one", "batches", "at-once"]
+)
 def test_local_completions(
-    server: Running, atlas: eftlocal.FusedModel, tmp_path: Path, size: int
+    server: Running,
+    expected: dict[tuple[str, str], tuple[float, bool]],
+    tmp_path: Path,
+    concurrent: int,
+    size: int,
 ) -> None:
-    """One request after the other: every log-likelihood is that of the Python API."""
-    assert worst_difference(server, atlas, tmp_path, "num_concurrent=1", size) <= TOLERANCE
+    """Every log-likelihood is that of the Python API, also of requests at once.
 
-
-@pytest.mark.skipif(not HAS_LM_EVAL, reason="needs lm-eval[api]")
-def test_local_completions_at_once(atlas: eftlocal.FusedModel, tmp_path: Path) -> None:
-    """Requests at once score the same where every sequence has a cache of its own."""
-    runtime = {**ATLAS.runtime, "kv_unified": "off"}
-    with serve(replace(ATLAS, runtime=runtime)) as server:
-        assert worst_difference(server, atlas, tmp_path, "num_concurrent=4", 2) <= TOLERANCE
+    `test_evaluate_tasks.py` runs the same task by the harness's own command.
+    """
+    write_tasks(tmp_path, COUNT)
+    arguments: Item = {"model": "atlas", "base_url": f"{server.url}{COMPLETIONS}"}
+    arguments |= {"num_concurrent": concurrent, "batch_size": size, "tokenizer_backend": "auto"}
+    samples = run_in_process(tmp_path, "atlas_choice", "local-completions", arguments)
+    asked = [pair for sample in samples for pair in sample["arguments"]]
+    assert len(samples) == COUNT and set(asked) == expected.keys()
+    found = [answer for sample in samples for answer in sample["filtered_resps"]]
+    worst = 0.0
+    for pair, (logprob, greedy) in zip(asked, found, strict=True):
+        right, is_greedy = expected[pair]
+        worst = max(worst, abs(logprob - right))
+        assert greedy == is_greedy
+    print(f"{concurrent} at once, batches of {size}: largest difference {worst:.2e}")
+    assert worst <= TOLERANCE
 
 
 @pytest.mark.skipif(not HAS_LM_EVAL, reason="needs lm-eval[api]")
@@ -139,9 +139,10 @@ def test_local_chat_completions(
 ) -> None:
     """Replies are those of the Python API."""
     write_tasks(tmp_path, 20)
-    settings = f"model=atlas,base_url={server.url}{CHAT}"
-    arguments = ["--model", "local-chat-completions", "--model_args", settings]
-    samples = run_lm_eval(tmp_path, "atlas_chat", [*arguments, "--apply_chat_template"])
+    arguments: Item = {"model": "atlas", "base_url": f"{server.url}{CHAT}"}
+    samples = run_in_process(
+        tmp_path, "atlas_chat", "local-chat-completions", arguments, apply_chat_template=True
+    )
     assert len(samples) == 20
     same = 0
     for sample in samples:

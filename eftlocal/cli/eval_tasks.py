@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from ..evaluate.tasks.run import Findings, Setting
 
 _BATCH_SIZE = 4
+_RAW = "eftlocal.eval_tasks.raw"
+_OF_OUTPUT = ("as_json", "log_samples", "cache", "fresh", "pull", "verbose", "color", "help")
+"""Options that change nothing about what is found out."""
 _EPILOG = """\b
 Tasks:
   NAME               a task, group or tag of lm-evaluation-harness; its data may be downloaded
@@ -39,7 +43,17 @@ what was stopped goes on where it was.
 """
 
 
-@click.command(cls=SectionCommand, epilog=_EPILOG)
+class _Remembering(SectionCommand):
+    """A command that remembers its options as they were written."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse them, and keep what the parser found."""
+        raw, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        ctx.meta[_RAW] = raw
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Remembering, epilog=_EPILOG)
 @option("--tasks", "names", metavar="TASK,...", required=True, envvar=None, help="What to ask.")
 @option("--parts", is_flag=True, envvar=None, help="Ask each of its models alone, too.")
 @option(
@@ -125,7 +139,6 @@ def _setting(arguments: Arguments, given: dict[str, Any]) -> Setting:
         click.echo("eftlocal: atlas-chat is meant for --apply-chat-template", err=True)
     limit = given["limit"]
     options = dict(arguments.generation)
-    seed = options.get("seed", 0)
     manner = Manner(
         num_fewshot=given["num_fewshot"],
         limit=int(limit) if limit is not None and limit >= 1 else limit,
@@ -133,7 +146,7 @@ def _setting(arguments: Arguments, given: dict[str, Any]) -> Setting:
         multiturn=given["multiturn"] and given["chat"],
         system_prompt=given["system_prompt"],
         gen_kwargs=_gen_kwargs(given["gen_kwargs"]),
-        seed=seed,
+        seed=options.get("seed"),
     )
     return Setting(
         chosen_models(arguments, given["batch_size"] or _BATCH_SIZE),
@@ -146,27 +159,43 @@ def _setting(arguments: Arguments, given: dict[str, Any]) -> Setting:
         given["add_bos"],
         given["reuse"],
         arguments.verbose > 0,
+        _command(click.get_current_context()),
     )
 
 
 def _gen_kwargs(text: str | None) -> dict[str, Any]:
-    """NAME=VALUE,... as the harness reads it: JSON's numbers and words, else texts.
+    """The settings of --gen-kwargs.
 
     Raises:
-        UsageError: where there is no =, or a setting is not known.
+        UsageError: where one is not readable, or not known.
     """
-    import json
+    from ..evaluate.tasks.gen_kwargs import read_settings, wanted
 
-    from ..evaluate.tasks.gen_kwargs import wanted
-
-    found: dict[str, Any] = {}
-    for part in text.split(",") if text else ():
-        name, equals, value = part.partition("=")
-        if not equals:
-            raise UsageError(f"--gen-kwargs {part!r}: use NAME=VALUE,...")
-        try:
-            found[name.strip()] = json.loads(value.lower())
-        except ValueError:
-            found[name.strip()] = value
+    found = read_settings(text) if text else {}
     wanted(found)
     return found
+
+
+def _command(context: click.Context) -> str:
+    """The command that gives the findings again: all options that say what is asked, and how.
+
+    Options of the environment are among them.
+    """
+    words = ["eftlocal", "eval", "tasks"]
+    for parameter in context.command.get_params(context):
+        name = str(parameter.name)
+        if isinstance(parameter, click.Option) and name not in _OF_OUTPUT:
+            words += _words(parameter, context.meta[_RAW].get(name), context)
+    return shlex.join(words)
+
+
+def _words(parameter: click.Option, raw: Any, context: click.Context) -> list[str]:
+    """An option as it was given, none where it was not."""
+    name = max(parameter.opts, key=len)
+    if raw is None and not (raw := parameter.value_from_envvar(context)):
+        return []
+    if parameter.is_flag:
+        is_on = parameter.type_cast_value(context, raw)
+        return [name] if is_on else parameter.secondary_opts[:1]
+    values = raw if isinstance(raw, list | tuple) else [raw]
+    return [word for value in values for word in (name, str(value))]

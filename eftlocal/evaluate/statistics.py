@@ -61,7 +61,7 @@ class Bootstrap:
             means = (self.counts @ values.T) / self.counts.sum(axis=1)[:, None]
             draws = statistic(*means.T)
         draws = draws[np.isfinite(draws)]
-        if not math.isfinite(value):
+        if not math.isfinite(value) or not len(draws):
             return Estimate(math.nan, math.nan, math.nan)
         if len(set(self.clusters.tolist())) < _FEWEST_CLUSTERS or np.ptp(draws) == 0:
             return Estimate(value, math.nan, math.nan)

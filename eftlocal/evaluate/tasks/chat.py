@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ... import ContextFull, FusedModel, PromptError
@@ -120,10 +120,22 @@ class Conversations:
         return found[:1] if len(set(found)) == 1 else found
 
     def rest(self, text: str, ending: str) -> Ids:
-        """Token ids of the end of a text, where the rest of it is tokens already."""
-        whole = self._ids(text)
+        """Token ids of the end of a text, where the rest of it is tokens already.
+
+        An end that has none of its own, as it merges into the token before, is tokenized alone.
+        """
         start = len(self._ids(text.removesuffix(ending)))
-        return tuple(whole[start:])
+        return tuple(self._ids(text)[start:]) or going_on(self._ids, ending)
 
     def _ids(self, text: str) -> list[int]:
         return self._model.vocabulary.tokenize(text, add_special=False, parse_special=True)
+
+
+def going_on(tokenize: Callable[[str], list[int]], text: str) -> Ids:
+    """Token ids of a text that goes on within a line; at least one for a text that is not empty.
+
+    Some tokenizers put a space before a text: a line end takes it, and is left out again.
+    """
+    head, whole = tokenize("\n"), tokenize("\n" + text)
+    rest = whole[len(head) :] if whole[: len(head)] == head else []
+    return tuple(rest or tokenize(text))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from ...errors import UsageError
 from ...options import GenerationOptions, option_name
+from ...textfiles import json_value
 
 MAX_GEN_TOKS = 256
 """The length of a reply where a task does not say, as in the harness's own models."""
@@ -15,6 +16,7 @@ MAX_GEN_TOKS = 256
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _ONLY_ONE = ("num_beams", "num_return_sequences", "n")
 _WITHOUT_EFFECT = ("use_cache",)
+_WORDS: Mapping[str, bool | None] = {"true": True, "false": False, "none": None}
 _OWN = frozenset(option_name(item.name) for item in fields(GenerationOptions))
 
 
@@ -51,7 +53,7 @@ def wanted(kwargs: Mapping[str, Any], max_gen_toks: int = MAX_GEN_TOKS) -> Wante
     for name in _WITHOUT_EFFECT:
         left.pop(name, None)
     given = [value for value in (left.pop(name, None) for name in _LENGTHS) if value is not None]
-    length = _count(given[0]) if given else max_gen_toks
+    length = count_of("max_gen_toks", given[0]) if given else max_gen_toks
     stop = left.pop("until", left.pop("stop", None))
     texts = [stop] if isinstance(stop, str) else list(stop or ())
     temperature = _temperature(left)
@@ -68,8 +70,42 @@ def wanted(kwargs: Mapping[str, Any], max_gen_toks: int = MAX_GEN_TOKS) -> Wante
     return Wanted(options, length)
 
 
-def _count(value: object) -> int:
-    """A length as a number; command lines give texts.
+def read_settings(text: str) -> dict[str, Any]:
+    """Settings as a command line has them, NAME=VALUE,...
+
+    Values are JSON, lists with commas included; true, false and none in any case, as in the
+    harness; everything else is a text.
+
+    Raises:
+        UsageError: where there is no =.
+    """
+    found: dict[str, Any] = {}
+    parts = text.split(",")
+    while parts:
+        part = parts.pop(0)
+        name, equals, value = part.partition("=")
+        if not equals or not name.strip():
+            raise UsageError(f"generation settings {part!r}: use NAME=VALUE,...")
+        found[name.strip()], used = _value(value, parts)
+        del parts[:used]
+    return found
+
+
+def _value(first: str, rest: Sequence[str]) -> tuple[Any, int]:
+    """A value, and how many of the parts after it belong to it: JSON may hold commas."""
+    word = first.strip().lower()
+    if word in _WORDS:
+        return _WORDS[word], 0
+    for used in range(len(rest) + 1 if word[:1] in ("[", "{", '"') else 1):
+        try:
+            return json_value(",".join([first, *rest[:used]])), used
+        except ValueError:
+            continue
+    return first, 0
+
+
+def count_of(name: str, value: object) -> int:
+    """A number of things, 1 or more; command lines give texts.
 
     Raises:
         UsageError: for something else.
@@ -79,7 +115,7 @@ def _count(value: object) -> int:
     except (TypeError, ValueError):
         count = 0
     if count < 1:
-        raise UsageError(f"max_gen_toks = {value!r} is not allowed; use a number, 1 or more")
+        raise UsageError(f"{name} = {value!r} is not allowed; use a number, 1 or more")
     return int(count)
 
 

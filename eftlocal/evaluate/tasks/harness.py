@@ -44,7 +44,7 @@ class Manner:
         multiturn: examples are turns of the conversation; else all is one question.
         system_prompt: put before everything.
         gen_kwargs: changes to the tasks' generation settings.
-        seed: of whatever the harness draws: examples above all.
+        seed: of whatever is drawn; None draws what the harness itself draws without one.
     """
 
     num_fewshot: int | None = None
@@ -53,7 +53,15 @@ class Manner:
     multiturn: bool = True
     system_prompt: str | None = None
     gen_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 1234
+    seed: int | None = None
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """The seeds by what is drawn: examples, whatever else tasks draw, and intervals."""
+        if self.seed is not None:
+            return dict.fromkeys(("fewshot", "numpy", "random", "bootstrap"), self.seed)
+        # The defaults of lm_eval.simple_evaluate, so that it asks the same.
+        return {"fewshot": 1234, "numpy": 1234, "random": 0, "bootstrap": 0}
 
 
 class Tasks:
@@ -83,6 +91,9 @@ class Tasks:
             if name not in manager.task_index:
                 raise UsageError(_unknown(name, manager.all_tasks))
         specs = [spec for name in names for spec in _specs(name)]
+        # Some tasks shuffle answers, as they load and whenever they are asked.
+        random.seed(manner.seeds["random"])
+        np.random.seed(manner.seeds["numpy"])
         try:
             self._loaded = manager.load(specs)
         except EftlocalError:
@@ -91,6 +102,7 @@ class Tasks:
             raise EftlocalError(_why(error, known)) from None
         for task in self._loaded["tasks"].values():
             self._configure(task)
+        self._drawn = random.getstate(), np.random.get_state()
 
     @property
     def tasks(self) -> Mapping[str, Any]:
@@ -114,10 +126,12 @@ class Tasks:
         from lm_eval import evaluate
 
         manner = self._manner
-        random.seed(manner.seed)
-        np.random.seed(manner.seed)
+        # As after loading: the harness goes on drawing from there.
+        state, numpy_state = self._drawn
+        random.setstate(state)
+        np.random.set_state(numpy_state)
         for task in self.tasks.values():
-            task.set_fewshot_seed(seed=manner.seed)
+            task.set_fewshot_seed(seed=manner.seeds["fewshot"])
         found: Mapping[str, Any] = evaluate(
             lm=model,
             task_dict=self._loaded,

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
+# The harness registers its own models only where no other is registered yet.
+import lm_eval.models  # noqa: F401
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from ... import UsageError
-from ...options import RuntimeOptions
-from ...registry import ROLES
-from ..store import Record, Shelf, Store, digest
-from ..systems import PLAIN, Models, System
-from .chat import Changes, ChatPrompt, Conversations, Message
-from .gen_kwargs import MAX_GEN_TOKS, wanted
+from ..store import Record, Shelf, digest
+from .arguments import Setup, read_setup
+from .chat import Changes, ChatPrompt, Conversations, Message, going_on
+from .gen_kwargs import wanted
 from .requests import Score, Text, Wish, fulfil, shortened
-
-OnRequest = Callable[[int, int], None]
-"""Called with requests that are done and requests in all, for each kind of requests."""
-
-_RUNTIME = frozenset(item.name for item in fields(RuntimeOptions))
 
 
 @register_model("eftlocal")
@@ -38,50 +31,22 @@ class EftlocalLM(TemplateLM):  # type: ignore[misc]
     with BOS where the model wants one.
 
     Args:
-        entry: a name of models.toml; or give `base`, `tuned` and `reference` in `more`.
-        models: a models.toml of your own.
-        batch_size: how many requests run at once; the option `parallel`.
-        max_gen_toks: length of a reply where the task does not say.
-        add_bos_token: put BOS before every text where the model has one.
-        reuse_prompts: read a context once for all its continuations; see `requests.Score`.
-        cache: a folder where results are kept by content; None keeps none.
-        system: what to evaluate, instead of an entry or files.
-        store: where its results are kept.
-        on_request: told of progress.
-        more: files of the three roles, fields of `RuntimeOptions` and `GenerationOptions`; what the
-            harness passes to every model (device, max_batch_size) is left out.
+        entry: a name of models.toml; or give base, tuned and reference.
+        setup: what is evaluated and how, instead of arguments.
+        given: other arguments of the harness; see `arguments.read_setup`.
 
     Raises:
         EftlocalError: as `eftlocal.load` does.
     """
 
     def __init__(
-        self,
-        entry: str | None = None,
-        models: str | Path | None = None,
-        batch_size: int | str = 1,
-        cache: str | Path | None = None,
-        *,
-        max_gen_toks: int = MAX_GEN_TOKS,
-        add_bos_token: bool = False,
-        reuse_prompts: bool = False,
-        on_request: OnRequest = lambda done, total: None,
-        **more: Any,
+        self, entry: str | None = None, *, setup: Setup | None = None, **given: Any
     ) -> None:
         super().__init__()
-        system, store = more.pop("system", None), more.pop("store", None)
-        if system is None:
-            system = _system(entry, models, batch_size, more)
-        if store is None and cache is not None:
-            store = Store(Path(cache).expanduser())
-        self.system: System = system
+        self._setup = setup if setup is not None else read_setup(entry, given)
+        self.system = self._setup.system
         self.changes = Changes()
-        self._store: Store | None = store
-        self._max_gen_toks = int(max_gen_toks)
-        self._add_bos = bool(add_bos_token)
-        self._reuse = bool(reuse_prompts)
-        self._on_request = on_request
-        self.model = system.models.load()
+        self.model = self.system.models.load()
         self._chat = Conversations(self.model, self.changes)
         self._done: dict[str, Record] = {}
 
@@ -97,7 +62,7 @@ class EftlocalLM(TemplateLM):  # type: ignore[misc]
     @property
     def max_gen_toks(self) -> int:
         """Length of a reply where a task does not say."""
-        return self._max_gen_toks
+        return self._setup.max_gen_toks
 
     @property
     def batch_size(self) -> int:
@@ -145,7 +110,7 @@ class EftlocalLM(TemplateLM):  # type: ignore[misc]
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
     ) -> list[int]:
         """Token ids of a text; see the class about BOS."""
-        special = self._add_bos if add_special_tokens is None else add_special_tokens
+        special = self._setup.add_bos_token if add_special_tokens is None else add_special_tokens
         vocabulary = self.model.vocabulary
         ids: list[int] = vocabulary.tokenize(string, add_special=False, parse_special=True)
         if special and vocabulary.bos >= 0 and ids[:1] != [vocabulary.bos]:
@@ -155,17 +120,39 @@ class EftlocalLM(TemplateLM):  # type: ignore[misc]
     def loglikelihood(
         self, requests: Sequence[Any], disable_tqdm: bool = True
     ) -> list[tuple[float, bool]]:
-        """Log-probability of each continuation, and whether every token of it is the likeliest."""
-        scores: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
-        return scores
+        """Log-probability of each continuation, and whether every token of it is the likeliest.
+
+        An empty continuation is certain: (0.0, True).
+        """
+        pairs = [request.args for request in requests]
+        return self._loglikelihood_tokens([(pair, *self._encode_pair(*pair)) for pair in pairs])
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Token ids of both; white space that ends a template stays there."""
-        if not isinstance(context, ChatPrompt):
-            context_ids, rest = super()._encode_pair(context, continuation)
-            return list(context_ids), list(rest)
-        rest = list(self._chat.rest(context + continuation, continuation))
-        return list(self._chat.prompts(context)[0]), rest
+        """Token ids of both: at least one each, but none of an empty continuation.
+
+        As in the harness, white space that ends a context moves to the continuation (that of a
+        template stays), and `prefix_token_id` stands for a context without text. The harness
+        itself has no way to score a continuation that merges into the context's last token: it is
+        tokenized on its own then, and follows the context's tokens.
+        """
+        if not continuation:
+            return [self.prefix_token_id], []
+        if isinstance(context, ChatPrompt):
+            rest = self._chat.rest(context + continuation, continuation)
+            return list(self._chat.prompts(context)[0]), list(rest)
+        text = context.rstrip()
+        continuation = context[len(text) :] + continuation
+        if text:
+            head = self.tok_encode(text)
+            own = self.tok_encode(text + continuation)[len(head) :]
+            return head, own or list(going_on(self._plain_ids, continuation))
+        ids = self._plain_ids(continuation)
+        if len(ids) > 1 and ids[0] == self.prefix_token_id:
+            return ids[:1], ids[1:]
+        return [self.prefix_token_id], ids
+
+    def _plain_ids(self, text: str) -> list[int]:
+        return self.tok_encode(text, add_special_tokens=False)
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **kwargs: Any
@@ -180,7 +167,9 @@ class EftlocalLM(TemplateLM):  # type: ignore[misc]
             room = self.max_length - len(continuation)
             prompts, cut = shortened(prompts, room, f"a text of {len(continuation)} tokens")
             self.changes.truncated += cut
-            wishes.append(Score(prompts, tuple(continuation), self._reuse or len(prompts) > 1))
+            wishes.append(
+                Score(prompts, tuple(continuation), self._setup.reuse_prompts or len(prompts) > 1)
+            )
         found = self._fulfil([wish for wish in wishes if wish is not None])
         records = iter(found)
         nothing = {"logprob": 0.0, "greedy": True}
@@ -213,7 +202,7 @@ class EftlocalLM(TemplateLM):  # type: ignore[misc]
         wishes = []
         for request in requests:
             context, kwargs = request.args
-            asked = wanted(kwargs, self._max_gen_toks)
+            asked = wanted(kwargs, self._setup.max_gen_toks)
             chat = context if isinstance(context, ChatPrompt) else None
             ids = self.tok_encode(context) or [self.prefix_token_id] if chat is None else []
             prompts = self._chat.prompts(chat) if chat is not None else (tuple(ids),)
@@ -234,9 +223,9 @@ class EftlocalLM(TemplateLM):  # type: ignore[misc]
         keys = [wish.key for wish in wishes]
         with ExitStack() as stack:
             shelf: Shelf | None = None
-            if self._store is not None:
+            if (store := self._setup.store) is not None:
                 content = {"kind": "harness requests", **self.system.content}
-                shelf = stack.enter_context(self._store.shelf(content))
+                shelf = stack.enter_context(store.shelf(content))
                 for key in keys:
                     if (record := shelf.get(key)) is not None:
                         self._done[key] = record
@@ -244,7 +233,7 @@ class EftlocalLM(TemplateLM):  # type: ignore[misc]
             missing = {key: wish for key, wish in named.items() if key not in self._done}
             counts = Counter(keys)
             done = sum(n for key, n in counts.items() if key in self._done)
-            self._on_request(done, len(keys))
+            self._setup.on_request(done, len(keys))
             names = list(missing)
             found = fulfil(self.model, list(missing.values()), self.system.options)
             for index, record in found:
@@ -253,22 +242,5 @@ class EftlocalLM(TemplateLM):  # type: ignore[misc]
                 if shelf is not None:
                     shelf.put(key, record)
                 done += counts[key]
-                self._on_request(done, len(keys))
+                self._setup.on_request(done, len(keys))
         return [self._done[key] for key in keys]
-
-
-def _system(
-    entry: str | None, models: str | Path | None, batch_size: int | str, more: Mapping[str, Any]
-) -> System:
-    """What the arguments of the harness name."""
-    left = {name: value for name, value in more.items() if name not in ("device", "max_batch_size")}
-    files = {role: left.pop(role) for role in ROLES if role in left}
-    runtime = {name: left.pop(name) for name in tuple(left) if name in _RUNTIME}
-    try:
-        parallel = int(batch_size)
-    except ValueError:
-        raise UsageError(f"batch_size = {batch_size!r} is not allowed; use a number") from None
-    # In caches of their own, sequences do not change each other's rounding.
-    runtime = {"kv_unified": "off", "parallel": parallel, **runtime}
-    path = Path(models).expanduser() if models is not None else None
-    return System(entry or "files", Models(entry, files, path, runtime), {**PLAIN, **left})

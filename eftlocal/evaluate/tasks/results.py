@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...tables import Cell, Column, Estimate, Table
 from ..parts import Part
-from ..statistics import RESAMPLES, Bootstrap, share
+from ..statistics import RESAMPLES, Bootstrap
 from .local import ATLAS
 
 Aggregate = Callable[[list[Any]], float]
@@ -20,6 +20,9 @@ Aggregate = Callable[[list[Any]], float]
 # Draws are a matrix: of many documents fewer are taken, so that it fits in memory.
 _MOST_CELLS = 20_000_000
 _FEWEST = 400
+FEWEST_DOCUMENTS = 20
+"""With fewer, draws of a ratio or of a perplexity say little: these have no interval then."""
+
 _QUANTILES = (0.025, 0.975)
 _Z = 1.96
 
@@ -127,20 +130,30 @@ def _estimates(
         return [_reported(metric, one) for one in measured], None
     resamples = max(_FEWEST, min(RESAMPLES, _MOST_CELLS // len(clusters)))
     bootstrap = Bootstrap.over(clusters, seed, resamples)
+    is_mean, is_enough = _is_mean(aggregate), len(clusters) >= FEWEST_DOCUMENTS
     judge: _Means | _Aggregates = _Means(bootstrap)
-    if not _is_mean(aggregate):
+    if not is_mean:
         judge = _Aggregates(bootstrap, aggregate)
-    scores = [judge.score(own) for own in values]
+    # Bootstrap has a rule of its own for means of few documents.
+    scores = [_honest(judge.score(own), is_mean or is_enough) for own in values]
     roles = [one.part.role for one in measured]
     if roles.count("tuned") != 1 or roles.count("ceiling") != 1:
         return scores, None
     floor, ceiling = values[roles.index("tuned")], values[roles.index("ceiling")]
     ends = ("tuned", "ceiling")
     recovered = [
-        None if role in ends else judge.recovered(own, floor, ceiling)
+        None if role in ends else _honest(judge.recovered(own, floor, ceiling), is_enough)
         for role, own in zip(roles, values, strict=True)
     ]
     return scores, recovered
+
+
+def _honest(estimate: Estimate, is_enough: bool) -> Estimate:
+    """An estimate without its interval where documents are too few, or all draws agree."""
+    all_agree = math.isclose(estimate.low, estimate.high, rel_tol=1e-12, abs_tol=1e-12)
+    if all_agree or not is_enough:
+        return Estimate(estimate.value, math.nan, math.nan)
+    return estimate
 
 
 def _values(metric: Metric, measured: Sequence[Measured]) -> tuple[list[list[Any]], list[str]]:
@@ -218,7 +231,7 @@ class _Means:
         judged = np.asarray(values, dtype=np.float64)
         # Of nothing but zeros a bootstrap would draw nothing else.
         is_share = bool(np.isin(judged, (0.0, 1.0)).all())
-        return share(judged) if is_share else self.bootstrap.mean(judged)
+        return self.bootstrap.share(judged) if is_share else self.bootstrap.mean(judged)
 
     def recovered(self, fused: list[Any], floor: list[Any], ceiling: list[Any]) -> Estimate:
         arrays = [np.asarray(values, dtype=np.float64) for values in (fused, floor, ceiling)]

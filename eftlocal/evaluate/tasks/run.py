@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ... import __version__
+from ...llama.library import llama_cpp_version
 from ...registry import ROLES
 from ...tables import Table
 from ...textfiles import writing
@@ -18,9 +19,10 @@ from ..parts import CEILING, TUNED, Lineup, Part, named
 from ..store import Store
 from ..systems import PLAIN, Models
 from ..work import Progress
+from .arguments import Setup
 from .harness import Manner, Tasks, quiet
 from .model import EftlocalLM
-from .results import Measured, tables
+from .results import FEWEST_DOCUMENTS, Measured, tables
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Setting:
         add_bos: put BOS before every text.
         reuse: score continuations alone, see `requests.Score`.
         verbose: let the harness say what it wants.
+        command: gives the findings again.
     """
 
     models: Models
@@ -50,6 +53,7 @@ class Setting:
     add_bos: bool = False
     reuse: bool = False
     verbose: bool = False
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,16 @@ class Findings:
     members: tuple[Table, ...]
 
     def to_text(self) -> str:
-        """The tables, what had to be changed so that prompts fit, and which models these are."""
+        """The tables, what had to be changed so that prompts fit, and how to get them again."""
         return "\n\n".join([*(table.to_text() for table in self.tables), *self._notes()])
+
+    @property
+    def _versions(self) -> dict[str, str]:
+        return {
+            "eftlocal": __version__,
+            "llama-cpp-python": llama_cpp_version,
+            "lm-eval": version("lm_eval"),
+        }
 
     @property
     def _models(self) -> dict[str, str]:
@@ -92,15 +104,27 @@ class Findings:
         notes += [f"{name}: {value}" for name, value in self._models.items()]
         roles = [one.part.role for one in self.measured]
         if {"tuned", "ceiling"} <= set(roles) and roles.count("tuned") == 1:
-            notes.append(f"PGR: the share of the gap between {TUNED} and {CEILING} that is closed")
-        notes.append("Intervals: 95 %; Wilson's for shares, else a bootstrap over documents")
+            notes.append(
+                f"PGR: the share of the gap between {TUNED} and {CEILING} that is closed; without "
+                f"an interval below {FEWEST_DOCUMENTS} documents"
+            )
+        notes.append(
+            "Intervals: 95 %; Wilson's for shares, else a bootstrap over documents; none "
+            "where these are few, or all draws agree"
+        )
+        manner = self.setting.manner
+        notes.append(f"Seeds: {', '.join(f'{k} {v}' for k, v in manner.seeds.items())}")
+        notes.append(f"Versions: {', '.join(f'{k} {v}' for k, v in self._versions.items())}")
+        notes += [f"Again: {self.setting.command}"] if self.setting.command else []
         return ["\n".join(notes)]
 
     def to_json(self) -> dict[str, Any]:
         """All numbers, those of the harness itself included."""
         manner = asdict(self.setting.manner)
         return {
-            "versions": {"eftlocal": __version__, "lm_eval": version("lm_eval")},
+            "versions": self._versions,
+            "command": self.setting.command,
+            "seeds": self.setting.manner.seeds,
             "tasks": list(self.setting.names),
             "settings": {
                 **self._models,
@@ -152,7 +176,7 @@ def run(setting: Setting, store: Store, progress: Progress) -> Findings:
         measured = [fused]
         measured += [_ask(part, setting, tasks, store, tally)[0] for part in others]
         aggregates = {name: task.aggregation() for name, task in tasks.tasks.items()}
-        shown, members = tables(measured, aggregates, setting.manner.seed)
+        shown, members = tables(measured, aggregates, setting.manner.seeds["bootstrap"])
     return Findings(setting, tuple(measured), tuple(shown), tuple(members))
 
 
@@ -161,13 +185,14 @@ def _ask(
 ) -> tuple[Measured, int]:
     """What the harness finds out about a system, and the length of its context."""
     tally.begin(part.system.title)
-    model = EftlocalLM(
-        system=part.system,
-        store=store,
+    setup = Setup(
+        part.system,
+        store,
         add_bos_token=setting.add_bos,
         reuse_prompts=setting.reuse,
         on_request=tally.on_request,
     )
+    model = EftlocalLM(setup=setup)
     try:
         results = tasks.ask(model)
         n_ctx = model.model.n_ctx
@@ -194,7 +219,7 @@ class _Tally:
         self._title = title
 
     def on_request(self, done: int, total: int) -> None:
-        """See `model.OnRequest`; the total of the kind before is done when another one begins."""
+        """See `arguments.OnRequest`; a kind's total is done when another one begins."""
         if done < self._last or (done == 0 and self._last):
             self._kinds, self._last = self._kinds + self._last, 0
         self._last = done
