@@ -14,6 +14,7 @@ from eftlocal.evaluate.answering import ask
 from eftlocal.evaluate.asking import Asked
 from eftlocal.evaluate.divergence import Divergence
 from eftlocal.evaluate.divergence.excerpts import excerpts
+from eftlocal.evaluate.divergence.study import _claims
 from eftlocal.evaluate.divergence.tokens import Tokens, answer_tokens
 from eftlocal.evaluate.divergence.tracing import Token, Traced, read_tokens
 from eftlocal.evaluate.report import Section
@@ -172,6 +173,9 @@ def test_excerpts_are_chosen_by_rule() -> None:
     assert described.startswith("total variation 0.47; alpha 1; agreement: ")
     assert described.endswith('base "a" 50%; tuned "b" 25%; fused "c" 12%')
     assert excerpts([], [], 8) == ()
+    long = Asked(ask("What is it?\nSay it.\n" + "word " * 100), "0", "a\nb " * 30)
+    (one,) = excerpts([long], [[token("x", 0.5)]], 1)
+    assert one.title == "What is it?... (a..., typical)"
 
 
 def test_wrong_replies_are_shown_too() -> None:
@@ -233,5 +237,33 @@ def test_people_s_own_prompts_have_no_answers(tmp_path: Path) -> None:
     found = section(Setting(Store(tmp_path), resamples=100), study)
     assert len(found.claims) == 3
     assert found.command == "eftlocal eval x"
-    assert found.tables[1].to_json()["rows"][0]["tokens"] == 0
-    assert found.tables[1].to_text().count(" -") == 1
+    (row,) = found.tables[1].to_json()["rows"]
+    assert row["place"] == "all tokens"
+    assert row["tokens"] == found.tables[0].to_json()["rows"][0]["tokens"]
+    known = replace(asked[0], answers=("no such answer",))
+    found = section(Setting(Store(tmp_path), resamples=100), replace(study, asked=(known,)))
+    assert [row["tokens"] > 0 for row in found.tables[1].to_json()["rows"]] == [False, True]
+
+
+def flat(variations: Sequence[Sequence[float]], origin: str = "delta") -> Tokens:
+    """Replies with these total variations, each on a thing of its own."""
+    replies = [[token("x", v, origin if v > 0.5 else "delta") for v in own] for own in variations]
+    asked = [Asked(ask("?"), f"{i}", "s") for i in range(len(replies))]
+    inside = [[False] * len(own) for own in replies]
+    again = Bootstrap.over([one.cluster for one in asked], 0, 300)
+    return Tokens("1", asked, replies, inside, again)
+
+
+def test_claims_follow_their_intervals() -> None:
+    """The whole interval on one side of the bar decides; a bar inside of it leaves it open."""
+    few = [[0.01] * 8 + [0.6 + i % 3 / 10] for i in range(40)]
+    few[0].append(0.01)
+    half = [[0.3, 0.3] if i % 2 else [0.01, 0.01, 0.01, 0.9] for i in range(40)]
+    many = [[0.01, 0.9 + i / 1000, 0.9 - i / 100] for i in range(40)]
+    many[0].append(0.01)
+    some = [[0.01] * 5 if i % 2 else [0.01] * 3 + [0.9, 0.9] for i in range(40)]
+    kinds = (few, half, many, some)
+    found = [[claim.holds for claim in _claims(flat(own, "base"))] for own in kinds]
+    assert found[0][:2] == [True, True]
+    assert found[1][0] is None and found[3][0] is None
+    assert found[2][:2] == [False, False]

@@ -175,7 +175,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(trio: Trio, tmp_path: Path) -> N
         except Killed:
             n_stops += 1
     assert n_stops >= 3
-    assert study.section(setting) == whole
+    assert study.section(setting).to_json() == whole.to_json()
     perform(study.work(setting), setting.store)
     assert study.section(setting).to_text() == whole.to_text()
 
@@ -246,9 +246,32 @@ def test_texts_of_files(tmp_path: Path) -> None:
 
 def test_parts_of_files_that_a_kill_left_are_removed(trio: Trio, tmp_path: Path) -> None:
     """Old ones only: another process may be writing the others."""
-    old, new = tmp_path / ".old.gguf.1.part", tmp_path / ".new.gguf.1.part"
-    old.touch()
-    new.touch()
-    os.utime(old, (0, 0))
+    for name in (".{}.gguf.1.part", "a.{}.lent.gguf"):
+        for age in ("old", "new"):
+            (tmp_path / name.format(age)).touch()
+        os.utime(tmp_path / name.format("old"), (0, 0))
     made = Folder(tmp_path).quantize(trio.base, "Q8_0", pure=True)
-    assert {file.name for file in tmp_path.iterdir()} == {new.name, made.name}
+    left = {".new.gguf.1.part", "a.new.lent.gguf", made.name}
+    assert {file.name for file in tmp_path.iterdir()} == left
+
+
+def test_a_file_that_is_not_kept_is_nobody_else_s(trio: Trio, tmp_path: Path) -> None:
+    """Two at a time have two files; the end of one leaves the other."""
+    folder = Folder(tmp_path)
+    with folder.lent(trio.base, "Q8_0", pure=True) as (one, packing):
+        with folder.lent(trio.base, "Q8_0", pure=True) as (other, same):
+            assert one.read_bytes() == other.read_bytes() and packing == same
+        assert list(tmp_path.iterdir()) == [one]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_thins_people_s_own_texts(trio: Trio) -> None:
+    """Every n-th; where there is less room, evenly chosen; clusters stay with their texts."""
+    texts = tuple(f"text {i}" for i in range(20))
+    own = subject(trio, texts=texts, clusters=("p", "q", *texts), n_rows=1000)
+    assert own.thinned(1) == own
+    few = own.thinned(7)
+    assert (few.prompts, few.texts) == (own.prompts[:1], ("text 5", "text 12", "text 19"))
+    assert few.clusters == ("p", *few.texts)
+    least = replace(own, n_rows=24).thinned(1)
+    assert (least.prompts, least.texts) == (own.prompts[:1], ("text 9",))

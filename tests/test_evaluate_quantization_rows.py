@@ -10,10 +10,11 @@ import pytest
 
 from eftlocal import load
 from eftlocal.context import Block
-from eftlocal.evaluate.quantization.claims import above_one, below_one
+from eftlocal.evaluate.quantization.claims import above_one, below_one, claims
 from eftlocal.evaluate.quantization.comparing import Apart, compare
 from eftlocal.evaluate.quantization.found import Found, crossed, nested
 from eftlocal.evaluate.quantization.subject import PARTS, Folder
+from eftlocal.evaluate.quantization.tables import effects
 from eftlocal.evaluate.statistics import Bootstrap
 from eftlocal.evaluate.systems import FAMILY
 from eftlocal.llama.quantizing import quantize
@@ -179,3 +180,29 @@ def test_one_counterexample_refutes_a_claim_on_all_types() -> None:
     assert above_one({"a": above}) is True
     assert above_one({"a": above, "b": open_}) is None
     assert above_one({"a": above, "b": below}) is False
+
+
+def test_types_that_save_nothing_are_left_out() -> None:
+    """llama.cpp fell back to a type with as many bits: no claim on that type, and a note."""
+    rng = np.random.default_rng(0)
+    whole = {"n_bytes": 100, "types": {"Q8_0": 94}}
+    packed = {"Q6_K": whole, "Q5_0": {"n_bytes": 60, "types": {"Q5_0": 94}}}
+
+    def record(name: str) -> dict[str, Any]:
+        def kl() -> dict[str, Any]:
+            values = rng.uniform(0.9, 1.0, 5) * (name == "Q5_0")
+            return {"kl": values.tolist(), "variation": 0.1, "changed": 0}
+
+        apart = {alpha: {part: kl() for part in PARTS} for alpha in ("1", "dynamic")}
+        given, made = (dict.fromkeys(ROLES, facts) for facts in (whole, packed[name]))
+        return {"given": given, "packed": made, "apart": apart}
+
+    records = [record(name) for name in packed for _ in range(20)]
+    draws = Bootstrap.over([str(i) for i in range(20)], 0, 200)
+    found = Found.of(dict.fromkeys(packed, ROLES), [records], draws)
+    assert found.unsaved() == {"Q6_K": list(ROLES)}
+    said = claims(found)
+    assert len(said) == 5
+    assert not any("Q6_K" in claim.found for claim in said)
+    assert said[0].holds is True
+    assert "Nothing is saved by Q6_K (base, tuned, reference)" in effects(found).notes[-1]

@@ -14,12 +14,13 @@ import pytest
 
 from eftlocal import FusedModel
 from eftlocal.evaluate.answering import ask
-from eftlocal.evaluate.asking import Asked, chosen, own
+from eftlocal.evaluate.asking import Asked, chosen, own, shortened
+from eftlocal.evaluate.prompt_sets import Prompt
 from eftlocal.evaluate.report import Section
 from eftlocal.evaluate.scale import UP
 from eftlocal.evaluate.speculation import Speculation
 from eftlocal.evaluate.speculation.drafts import PURE, Checked, Drafted, Turns
-from eftlocal.evaluate.speculation.findings import Drawn, Fared, Predicted
+from eftlocal.evaluate.speculation.findings import Fared, Predicted
 from eftlocal.evaluate.speculation.tables import claims
 from eftlocal.evaluate.statistics import Bootstrap
 from eftlocal.evaluate.store import Store
@@ -210,26 +211,18 @@ def test_the_claim_of_equal_texts(gaps: tuple[float | None, ...], holds: bool, f
     assert bool(claim.reason) == bool(gaps)
 
 
-def test_claims_of_rejection_and_draws() -> None:
-    """Unequal texts by rejection are not decided; p-values count after Bonferroni."""
+def test_claims_of_equal_texts_need_drafts() -> None:
+    """Unequal texts by rejection are not decided; without drafts neither claim says anything."""
     unequal = fared("rejection", equal=9, gaps=(None,))
     assert [claims([one], [], [])[1].holds for one in (fared("rejection"), unequal)] == [True, None]
-    drawn = [Drawn("a", 1.0, "coupled", 800, 9, p, 1e-4) for p in (0.5, 0.006)]
-    assert claims([], [], drawn)[2].holds
-    assert not claims([], [], [*drawn, replace(drawn[0], p=0.003)])[2].holds
-    assert claims([], [], [])[2].holds is None
-    predicted = Predicted(1.0, "rejection", 9, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, 0.02)
-    assert claims([], [predicted], [])[3].holds
-    assert not claims([], [replace(predicted, p=0.009)], [])[3].holds
-    below = replace(predicted, rule="coupled", above_least=Estimate(-0.2, -0.3, -0.1))
-    assert claims([], [replace(predicted, rule="coupled")], [])[4].holds
-    assert not claims([], [below], [])[4].holds
+    nothing = Estimate(math.nan, math.nan, math.nan)
+    ones = [fared(rule, accepted=nothing) for rule in ("coupled", "rejection")]
+    for given in (ones, []):
+        assert [claim.holds for claim in claims(given, [], [])] == [None] * 5
 
 
 STUDY = Speculation(
-    asked=tuple(
-        Asked(conversation, f"{i}", "things") for i, conversation in enumerate(CONVERSATIONS)
-    ),
+    asked=tuple(Asked(ask(f"{text}\nSay it."), f"{i}", "x") for i, text in enumerate(QUESTIONS)),
     alphas=("dynamic",),
     temperatures=(1.0,),
     lengths=(2, 4),
@@ -237,6 +230,7 @@ STUDY = Speculation(
     n_tested=1,
     n_draws=120,
     n_timed=1,
+    files={"models": "base large.gguf 0ec51866"},
 )
 
 
@@ -247,11 +241,9 @@ class Stop(Exception):
 def without_times(section: Section) -> Mapping[str, Any]:
     """A section as JSON, but for columns of times."""
     found = section.to_json()
-    for table, shown in zip(section.tables, found["tables"], strict=True):
-        for column in table.columns:
-            for row in shown["rows"]:
-                if column.is_time:
-                    del row[column.key]
+    for table in found["tables"]:
+        for row in table["rows"]:
+            row.pop("times", None)
     return found
 
 
@@ -283,6 +275,9 @@ def test_a_run_that_was_stopped_says_the_same(tmp_path: Path) -> None:
     assert not any(column.is_time for table in whole.tables[:-1] for column in table.columns)
     assert len(whole.figures[0].lines[0].points) == 2
     whole.to_text()
+    assert whole.settings["models"] == "base large.gguf 0ec51866"
+    shown = [cell for table in whole.tables for row in table.rows for cell in row]
+    assert "What is the capital city of Jamaica?..." in shown
 
 
 def test_times_leave_no_model_behind() -> None:
@@ -305,5 +300,16 @@ def test_what_is_asked(tmp_path: Path) -> None:
     questions = chosen(None, 4, setting)
     assert len(questions) == 25
     assert questions[0].answers and "/" in questions[0].cluster
-    assert [one.cluster for one in own(CONVERSATIONS)] == ["0", "1", "2"]
-    assert chosen(own(CONVERSATIONS), 4, setting) == list(own(CONVERSATIONS)[::3])
+    prompts = [Prompt("a", (text,), category="c", answers=("x",)) for text in QUESTIONS]
+    assert own(prompts)[1] == Asked(CONVERSATIONS[1], "1", "c", ("x",))
+    assert chosen(own(prompts), 4, setting) == list(own(prompts)[::3])
+
+
+def test_texts_are_shortened_to_one_line() -> None:
+    """Whatever people ask: their first line, and three points where something is left out."""
+    assert shortened("What?", 40) == "What?"
+    assert shortened(" \n Tell\tme: \nall of it", 40) == "Tell me:..."
+    assert shortened("word " * 50, 38) == "word word word word word word word..."
+    assert shortened("x" * 40, 40) == "x" * 40
+    assert shortened("x" * 41, 40) == "x" * 37 + "..."
+    assert shortened("x" * 40 + "\ny", 40) == "x" * 37 + "..."

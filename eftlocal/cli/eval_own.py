@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from .eval_studies import EXAMPLES, STUDY_OPTIONS, run_studies
 from .options import Arguments, SectionCommand, model_options, option, with_options
 
 if TYPE_CHECKING:
-    from ..evaluate.answering import Conversation
+    from ..evaluate.asking import Asked
     from ..evaluate.study import Study
     from ..evaluate.systems import Models
 
@@ -29,8 +29,8 @@ _EXAMPLES = (
   eftlocal eval {0} -m mine --every 10
 
 Without a model the embedded family is studied. Prompts are lines of JSON with "prompt",
-"question", "turns" or "messages"; without a file they are the embedded family's questions, which
-are about countries, elements, animals and famous works.
+"question", "turns" or "messages", and may have "answers" and "category"; without a file they are
+the embedded family's questions, which are about countries, elements, animals and famous works.
 """
 )
 
@@ -49,32 +49,55 @@ _own_options = with_options(
 """The options of a study that takes models and prompts."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What a study of people's own models is made of.
+
+    Attributes:
+        models: they.
+        asked: from --prompts; None is the embedded family's questions.
+        max_tokens: of a reply; None leaves it to the study.
+        facts: the study's `command` and `files`.
+    """
+
+    models: Models
+    asked: tuple[Asked, ...] | None
+    max_tokens: int | None
+    facts: Mapping[str, Any]
+
+    @property
+    def limit(self) -> dict[str, Any]:
+        """The field of a study that --max-tokens changes."""
+        return {} if self.max_tokens is None else {"max_tokens": self.max_tokens}
+
+
+Make = Callable[[_Given], "Study"]
+
+
 @click.command(cls=SectionCommand, epilog=_EXAMPLES.format("speculation"))
 @_own_options
-def speculation(arguments: Arguments, prompts: str | None, parallel: int, **given: Any) -> None:
+def speculation(arguments: Arguments, parallel: int, **given: Any) -> None:
     """Measure drafting: acceptance, speed, and that texts and distributions stay what they are."""
 
-    def made(models: Models, asked: tuple[Conversation, ...], line: str) -> Study:
-        from ..evaluate.asking import own
+    def made(own: _Given) -> Study:
         from ..evaluate.speculation import Speculation
 
-        return replace(Speculation(models, own(asked), command=line), **_limit(arguments))
+        return Speculation(own.models, own.asked, **own.limit, **own.facts)
 
-    _run("speculation", arguments, prompts, parallel, made, given)
+    _run("speculation", arguments, parallel, made, given)
 
 
 @click.command(cls=SectionCommand, epilog=_EXAMPLES.format("divergence"))
 @_own_options
-def divergence(arguments: Arguments, prompts: str | None, parallel: int, **given: Any) -> None:
+def divergence(arguments: Arguments, parallel: int, **given: Any) -> None:
     """Show the few tokens where fusing changes something, in their context."""
 
-    def made(models: Models, asked: tuple[Conversation, ...], line: str) -> Study:
-        from ..evaluate.asking import own
+    def made(own: _Given) -> Study:
         from ..evaluate.divergence import Divergence
 
-        return replace(Divergence(models, own(asked), command=line), **_limit(arguments))
+        return Divergence(own.models, own.asked, **own.limit, **own.facts)
 
-    _run("divergence", arguments, prompts, parallel, made, given)
+    _run("divergence", arguments, parallel, made, given)
 
 
 @click.command(cls=SectionCommand, epilog=_EXAMPLES.format("quantization"))
@@ -98,73 +121,119 @@ def divergence(arguments: Arguments, prompts: str | None, parallel: int, **given
     help="Tokens that are compared at most; each takes room on the disk.  [default: 1000]",
 )
 @_own_options
-def quantization(arguments: Arguments, prompts: str | None, parallel: int, **given: Any) -> None:
+def quantization(arguments: Arguments, parallel: int, **given: Any) -> None:
     """Find out which of the three models needs the bits.
 
     Every file is quantized anew, and what that does to the fused distribution is measured. Files
     with many bits (F16, BF16, Q8_0) are needed; nothing but results is kept of the others.
     """
-    types, texts, rows = (given.pop(name) for name in ("types", "texts", "rows"))
-    if not arguments.names_model and (types or texts or rows):
-        raise UsageError("--types, --texts and --rows need a model: give -m, or files")
-    if texts is not None and prompts is not None:
+    types, texts, rows = (given[name] for name in ("types", "texts", "rows"))
+    if texts is not None and given["prompts"] is not None:
         raise UsageError("give --prompts or --texts, not both")
 
-    def made(models: Models, asked: tuple[Conversation, ...], line: str) -> Study:
+    def made(own: _Given) -> Study:
+        from ..evaluate.asking import family_asked
         from ..evaluate.quantization import Quantization, Subject, read_texts
 
-        changes: dict[str, Any] = {"types": types.split(",")} if types else {}
-        changes |= {"n_rows": rows} if rows else {}
-        changes |= {"texts": read_texts(Path(texts))} if texts else {"prompts": asked}
-        if limit := _limit(arguments):
-            changes["n_tokens"] = limit["max_tokens"]
-        return Quantization(Subject(models, **changes), command=line)
+        changes: dict[str, Any] = {}
+        if types is not None:
+            changes["types"] = [name.strip() for name in types.split(",")]
+        if rows is not None:
+            changes |= {"n_rows": rows, "n_tokens": min(rows, Subject.n_tokens)}
+        if own.max_tokens is not None:
+            changes["n_tokens"] = own.max_tokens
+        if texts is not None:
+            changes["texts"] = read_texts(Path(texts))
+        else:
+            asked = family_asked() if own.asked is None else own.asked
+            changes["prompts"] = tuple(one.conversation for one in asked)
+            changes["clusters"] = tuple(one.cluster for one in asked)
+        return Quantization(Subject(own.models, **changes), **own.facts)
 
-    _run("quantization", arguments, prompts, parallel, made, given)
+    _run("quantization", arguments, parallel, made, given)
 
 
-Make = Callable[["Models", "tuple[Conversation, ...]", str], "Study"]
-"""Models, what they are asked, and the command that says so -> the study."""
-
-
-def _limit(arguments: Arguments) -> dict[str, Any]:
-    return {"max_tokens": n} if (n := arguments.generation.get("max_tokens")) else {}
-
-
-def _run(
-    name: str,
-    arguments: Arguments,
-    prompts: str | None,
-    parallel: int,
-    make: Make,
-    given: dict[str, Any],
-) -> None:
+def _run(name: str, arguments: Arguments, parallel: int, make: Make, given: dict[str, Any]) -> None:
     """Run a study of the models that are named, or that of the embedded family.
 
     Raises:
         UsageError: for options that mean nothing here.
     """
+    own = {field: given.pop(field) for field in _OWN if field in given}
+    own["max_tokens"] = _limit(name, arguments)
     given["seed"] = arguments.generation.get("seed", 0)
-    source = click.get_current_context().get_parameter_source
     for field in sorted(arguments.generation.keys() - {"max_tokens", "seed"}):
-        # The environment may say what other commands are to do.
-        if source(field) is ParameterSource.COMMANDLINE:
+        if _by_hand(field):
             raise UsageError(f"eval {name} chooses {option_name(field)} itself; leave it out")
     if not arguments.names_model:
-        if prompts is not None:
-            raise UsageError("--prompts needs a model: give -m, or files")
+        for field in _OWN:
+            if own.get(field) is not None and _by_hand(field):
+                raise UsageError(f"{_option(field)} needs a model: give -m, or files")
         from ..evaluate.run import make_study
 
         run_studies(lambda: [make_study(name)], **given)
         return
-    from ..evaluate.prompt_sets import ATLAS, prompts_of
+    from ..evaluate import asking
+    from ..evaluate.prompt_sets import ATLAS, read_prompts
 
-    asked = tuple(prompt.conversation for prompt in prompts_of(prompts or ATLAS))
-    study = make(chosen_models(arguments, parallel), asked, _command(name, arguments, prompts))
+    if own["prompts"] == ATLAS:
+        own["prompts"] = None
+    prompts = own["prompts"]
+    asked = None if prompts is None else asking.own(read_prompts(Path(prompts)))
+    models = chosen_models(arguments, parallel)
+    words = {**own, "every": given["every"], "seed": given["seed"]}
+    facts = {"command": _command(name, arguments, words), "files": _files(arguments, models, own)}
+    study = make(_Given(models, asked, own["max_tokens"], facts))
     run_studies(lambda: [study], **given)
 
 
-def _command(name: str, arguments: Arguments, prompts: str | None) -> str:
+_OWN = ("prompts", "texts", "types", "rows", "max_tokens")
+"""Options that only people's own models have."""
+
+
+def _option(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
+
+
+def _by_hand(field: str) -> bool:
+    """Whether an option is given here; the environment may say what other commands are to do."""
+    source = click.get_current_context().get_parameter_source(field)
+    return source is ParameterSource.COMMANDLINE
+
+
+def _limit(name: str, arguments: Arguments) -> int | None:
+    """Tokens of a reply.
+
+    Raises:
+        UsageError: for no limit.
+    """
+    found: int | None = arguments.generation.get("max_tokens")
+    if found == 0 and _by_hand("max_tokens"):
+        raise UsageError(f"eval {name} needs a limit: give --max-tokens 1 or more")
+    return found or None
+
+
+def _command(name: str, arguments: Arguments, options: Mapping[str, Any]) -> str:
     """The command that gives the section again, but for options of loading."""
     parts = ["eftlocal", "eval", name, *model_words(arguments)]
-    return shlex.join(parts + (["--prompts", prompts] if prompts else []))
+    if arguments.models is not None:
+        parts += ["--models", str(arguments.models)]
+    for field, value in options.items():
+        if value is not None and (field, value) not in _DEFAULTS:
+            parts += [_option(field), str(value)]
+    return shlex.join(parts)
+
+
+_DEFAULTS = (("every", 1), ("seed", 0))
+
+
+def _files(arguments: Arguments, models: Models, own: Mapping[str, Any]) -> dict[str, str]:
+    """What tells all files that were named from others of their names, and how they are loaded."""
+    from ..evaluate.asking import named
+    from ..loading import locate
+
+    _, paths = locate(models.entry, models=models.models, **models.files)
+    texts = {field: Path(own[field]) for field in ("prompts", "texts") if own.get(field)}
+    changes = ", ".join(f"{option_name(k)} {v}" for k, v in arguments.runtime.items())
+    found = {"models": named(paths), "asked from": named(texts), "loaded with": changes}
+    return {what: text for what, text in found.items() if text}

@@ -31,6 +31,7 @@ class Prompt:
         opening: messages before the first turn.
         category: "" where the set has none.
         references: per turn what a judge of facts is shown as known to be true; "" for nothing.
+        answers: texts of which a reply to the first turn should hold one, where the set has them.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Prompt:
     opening: tuple[tuple[str, str], ...] = ()
     category: str = ""
     references: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -73,6 +75,7 @@ def atlas_prompts() -> tuple[Prompt, ...]:
             turns=(question.question,),
             category=question.subject,
             references=(_accepted(question.answers),),
+            answers=tuple(question.answers),
         )
         for number, question in enumerate(questions, 1)
     )
@@ -125,6 +128,7 @@ def _prompt(line: dict[str, Any], number: str) -> Prompt:
         opening=opening,
         category=str(line.get("category", line.get("subject", ""))),
         references=_references(line, len(turns)),
+        answers=_texts(line["answers"], "answers") if "answers" in line else (),
     )
 
 

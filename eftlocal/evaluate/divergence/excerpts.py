@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 from ...diagnostics import ORIGINS
 from ...explain.wording import percent, quoted, short
-from ..asking import Asked
+from ..asking import Asked, shortened
 from ..questions import holds
 from ..report import Excerpt
 from .tracing import Token, Top
 
 _TYPICAL = 2
 _WRONG = 2
+_TITLE, _SUBJECT = 80, 40
 
 Reply = Sequence[Token]
 
@@ -63,9 +64,9 @@ def _one_per_subject(asked: Sequence[Asked], largest: Sequence[int]) -> list[int
 
 
 def _excerpt(asked: Asked, reply: Reply, kind: str) -> Excerpt:
-    subject = f"{asked.subject}, " if asked.subject else ""
+    subject = f"{shortened(asked.subject, _SUBJECT)}, " if asked.subject else ""
     pieces = tuple((token.text or "[end]", token.variation, _described(token)) for token in reply)
-    return Excerpt(f"{asked.title} ({subject}{kind})", pieces)
+    return Excerpt(f"{shortened(asked.title, _TITLE)} ({subject}{kind})", pieces)
 
 
 def _described(token: Token) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ...diagnostics import ORIGINS
-from ...tables import Cell, Column, Estimate, Table
+from ...tables import Cell, Column, Table
 from ..asking import Asked, chosen
+from ..measures import above
 from ..report import Claim, Figure, Line, Point, Section
 from ..scale import UP
-from ..statistics import Bootstrap
+from ..statistics import Bootstrap, decided
 from ..study import Setting
 from ..systems import Models, System, greedy
+from ..verdicts import all_hold, below
 from ..work import Work, records
 from .excerpts import excerpts
 from .tokens import Holds, Tokens, answer_tokens
@@ -22,8 +24,8 @@ SMALL, SMALLER, LARGE = 0.1, 0.05, 0.5
 """Total variations that count as small, and as large."""
 
 _BINS = 20
-_MOST_LARGE = 0.2
-"""What "few" means: the share of tokens with large total variation is below this."""
+_MOST_SMALL, _MOST_LARGE = 0.5, 0.2
+"""What "most" and "a few" mean: shares of tokens above the first, below the second."""
 
 INTRO = (
     "At every token of a greedy reply, the total variation TV (half the sum of absolute "
@@ -54,6 +56,7 @@ class Divergence:
         max_tokens: of a reply.
         n_excerpts: replies that are shown.
         command: gives the section.
+        files: what the section tells of the files that were named.
     """
 
     models: Models = UP
@@ -63,6 +66,7 @@ class Divergence:
     max_tokens: int = 64
     n_excerpts: int = 8
     command: str = "eftlocal eval divergence"
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def work(self, setting: Setting) -> Sequence[Work]:
         """Traced replies in each mode of alpha."""
@@ -77,6 +81,7 @@ class Divergence:
             intro=INTRO,
             command=self.command,
             settings={
+                **self.files,
                 "prompts": str(len(found[0].asked)),
                 "decoding": f"greedy, at most {self.max_tokens} tokens, no drafts",
             },
@@ -104,43 +109,38 @@ class Divergence:
 
 def _claims(own: Tokens) -> tuple[Claim, ...]:
     small, large = own.share(lambda token: token.variation < SMALL), own.share(_is_large)
-    carried = own.carried(own.heaviest())
     base = own.share(lambda token: token.origin == "base", _is_large)
+    few = decided(small, _MOST_SMALL), decided(large), below(large, _MOST_LARGE)
     claims = [
         Claim(
-            "Total variation is small for most tokens and large for a few (arXiv 2310.12962, "
-            f"section 4.2), with alpha {own.name}.",
-            bool(small.low > 0.5 and large.value > 0 and large.high < _MOST_LARGE),
-            f"{small.text(3)} of the tokens are below {SMALL:g}, {large.text(3)} above {LARGE:g}; "
-            f"most is read as more than half, a few as less than {_MOST_LARGE:g}.",
+            f"Total variation is below {SMALL:g} for more than half of the tokens, and above "
+            f"{LARGE:g} for some, but for less than {_MOST_LARGE:g} of them (small for most and "
+            f"large for a few: arXiv 2310.12962, section 4.2), with alpha {own.name}.",
+            all_hold(few),
+            f"{small.text(3)} of the tokens are below {SMALL:g}, {large.text(3)} above {LARGE:g}.",
         ),
-        _more_than_half(
+        above(
             "The tenth of the tokens with most of it carries more than half of it, alpha "
             f"{own.name}.",
             "share of summed total variation",
-            carried,
+            own.carried(own.heaviest()),
+            0.5,
         ),
-        _more_than_half(
-            "Where total variation is large the base decides: most of these tokens are its choice "
-            f"and not the tuned model's, alpha {own.name}.",
+        above(
+            "Where total variation is large the base decides: more than half of these tokens are "
+            f"its choice and not the tuned model's, alpha {own.name}.",
             f"share of the tokens above {LARGE:g}",
             base,
+            0.5,
         ),
     ]
     if any(map(any, own.in_answer)):
-        difference = own.difference()
-        holds = True if difference.low > 0 else False if difference.high < 0 else None
         text = (
-            f"Up-scaling acts most where the facts are: inside accepted answers, alpha {own.name}."
+            "Up-scaling acts more where the facts are: mean total variation is larger inside "
+            f"accepted answers than elsewhere, alpha {own.name}."
         )
-        found = f"mean total variation inside minus outside {difference.text(3)}"
-        claims.append(Claim(text, holds, f"{found}."))
+        claims.append(above(text, "inside minus elsewhere", own.difference()))
     return tuple(claims)
-
-
-def _more_than_half(text: str, what: str, share: Estimate) -> Claim:
-    holds = True if share.low > 0.5 else False if share.high < 0.5 else None
-    return Claim(text, holds, f"{what} {share.text(3)}.")
 
 
 def _shares(found: Sequence[Tokens]) -> Table:
@@ -170,8 +170,10 @@ def _shares(found: Sequence[Tokens]) -> Table:
 
 def _places(found: Sequence[Tokens]) -> Table:
     rows: list[tuple[Cell, ...]] = []
+    inside, outside = ("inside an accepted answer", True), ("elsewhere", False)
+    is_known = any(one.answers for own in found for one in own.asked)
     for own in found:
-        for name, is_answer in (("inside an accepted answer", True), ("elsewhere", False)):
+        for name, is_answer in (inside, outside) if is_known else (("all tokens", False),):
             variations = [v for reply in own.where(is_answer)[0] for v in reply]
             rows.append((own.name, name, float(len(variations)), own.mean(is_answer)))
     columns = (
@@ -181,7 +183,7 @@ def _places(found: Sequence[Tokens]) -> Table:
         Column("mean_tv", "mean TV", 3),
     )
     note = "Replies without an accepted answer have all their tokens elsewhere."
-    return Table("Where it acts", columns, tuple(rows), (note,))
+    return Table("Where it acts", columns, tuple(rows), (note,) if is_known else ())
 
 
 def _origins(found: Sequence[Tokens]) -> Table:

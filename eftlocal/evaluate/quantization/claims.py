@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from ...tables import Estimate
 from ..report import Claim
+from ..statistics import decided
+from ..verdicts import Verdict, all_hold, below, within
 from .found import Found
 from .subject import PAIRED
 
@@ -18,18 +20,14 @@ def claims(found: Found) -> tuple[Claim, ...]:
     return tuple(claim for claim in made if claim is not None)
 
 
-def below_one(found: Mapping[str, Estimate]) -> bool | None:
+def below_one(found: Mapping[str, Estimate]) -> Verdict:
     """Whether a ratio is below 1 for all types: one that is above is enough to say no."""
-    if any(ratio.low > 1 for ratio in found.values()):
-        return False
-    return True if all(ratio.high < 1 for ratio in found.values()) else None
+    return all_hold(below(ratio, 1) for ratio in found.values())
 
 
-def above_one(found: Mapping[str, Estimate]) -> bool | None:
+def above_one(found: Mapping[str, Estimate]) -> Verdict:
     """Whether a ratio is above 1 for all types: one that is below is enough to say no."""
-    if any(ratio.high < 1 for ratio in found.values()):
-        return False
-    return True if all(ratio.low > 1 for ratio in found.values()) else None
+    return all_hold(decided(ratio, 1) for ratio in found.values())
 
 
 def _by_case(found: Mapping[str, Estimate]) -> str:
@@ -135,12 +133,9 @@ def _add_up(found: Found) -> Claim | None:
     )
     if not ratios:
         return None
-    low, high = _ADDS_UP
-    inside = all(low < ratio.low and ratio.high < high for ratio in ratios.values())
-    outside = any(ratio.high < low or ratio.low > high for ratio in ratios.values())
     return Claim(
         "The errors of the base and of the pair add up, within a quarter, so that mixtures can be "
         "told from the two alone.",
-        True if inside else False if outside else None,
+        all_hold(within(ratio, *_ADDS_UP) for ratio in ratios.values()),
         f"KL of all three, as a multiple of that sum: {_text(ratios)}",
     )

@@ -159,13 +159,12 @@ class Comparing:
     def _quantized(
         self, path: Path, role: str, name: str, said: Sequence[Record]
     ) -> tuple[Array, Packing]:
-        folder = Folder.of(self.store)
-        file = folder.quantize(path, name, self.passages.subject.pure)
-        try:
+        subject, folder = self.passages.subject, Folder.of(self.store)
+        if name in subject.judged:
+            file = folder.quantize(path, name, subject.pure)
             return self._score(file, role, said), Packing.of(read_model(file))
-        finally:
-            if name not in self.passages.subject.judged:
-                file.unlink(missing_ok=True)
+        with folder.lent(path, name, subject.pure) as (file, packing):
+            return self._score(file, role, said), packing
 
     def _score(self, path: Path, role: str, said: Sequence[Record]) -> Array:
         n_rows = sum(len(record["tokens"]) for record in said)

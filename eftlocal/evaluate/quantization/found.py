@@ -9,6 +9,7 @@ import numpy as np
 
 from ...distributions import Array64
 from ...llama.quantizing import Packing
+from ...registry import ROLES
 from ...tables import Estimate
 from ..statistics import Bootstrap
 from ..store import Record
@@ -107,9 +108,12 @@ class Found:
             place = int(np.searchsorted(reached, share * reached[-1]))
             return float(flat[order[min(place, len(flat) - 1)]])
 
+        value = of_weights(np.ones(len(kl)))
+        if np.isnan(self.draws.mean(np.array([own.sum() for own in kl])).low):
+            # What leaves a mean without an interval leaves a quantile without one.
+            return Estimate(value, np.nan, np.nan)
         drawn = [of_weights(weights) for weights in counts]
         low, high = np.quantile(drawn, (0.025, 0.975))
-        value = of_weights(np.ones(len(kl)))
         return Estimate(value, min(value, float(low)), max(value, float(high)))
 
     def bits(self, name: str, part: str) -> float:
@@ -132,13 +136,22 @@ class Found:
         return self.megabytes("", part) - self.megabytes(name, part)
 
     def compared(self, *parts: str, most_bits: float = 15.0) -> list[str]:
-        """Types by which all of these parts were quantized, and lost something."""
+        """Types by which all of these parts were quantized, became smaller, and lost something."""
         return [
             name
             for name in self.types
             if set(parts) <= set(self.parts[name])
             and all(self.bits(name, part) < most_bits for part in parts)
+            and all(self.saved(name, part) > 0 for part in parts)
         ]
+
+    def unsaved(self) -> Mapping[str, Sequence[str]]:
+        """Type -> roles that it does not fit: llama.cpp took types with as many bits or more."""
+        found = {
+            name: [r for r in ROLES if r in self.parts[name] and self.saved(name, r) <= 0]
+            for name in self.types
+        }
+        return {name: roles for name, roles in found.items() if roles}
 
     def by_type(
         self, types: Sequence[str], estimate: Callable[[str], Estimate]
@@ -154,13 +167,14 @@ def crossed(passages: Bootstrap, n_subjects: int, seed: int) -> Bootstrap:
     """
     drawn = _subjects_drawn(len(passages.counts), n_subjects, seed)
     counts = drawn[:, :, None] * passages.counts[:, None, :]
-    return Bootstrap(counts.reshape(len(counts), -1))
+    clusters = np.tile(passages.clusters, n_subjects)
+    return Bootstrap(counts.reshape(len(counts), -1), clusters)
 
 
 def nested(questions: Bootstrap, subjects: Sequence[int], seed: int) -> Bootstrap:
     """Draws of questions and of the subjects (numbered from 0) that each was put to."""
     drawn = _subjects_drawn(len(questions.counts), max(subjects) + 1, seed)
-    return Bootstrap(questions.counts * drawn[:, list(subjects)])
+    return Bootstrap(questions.counts * drawn[:, list(subjects)], questions.clusters)
 
 
 def _subjects_drawn(n_draws: int, n_subjects: int, seed: int) -> Array64:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,9 +12,10 @@ from ...tables import Column, Table
 from ..measures import JUDGES, MEASURES, asked, bootstrap, judge, thinned
 from ..questions import Question
 from ..report import Claim, Section
-from ..statistics import Bootstrap, Judged, share
+from ..statistics import Bootstrap, Judged, decided
 from ..study import Setting
 from ..systems import System, greedy
+from ..verdicts import all_hold
 from ..work import Work, records
 from .claims import claims
 from .comparing import Comparing
@@ -54,11 +55,13 @@ class Quantization:
         subject: models, types and texts; None takes the embedded family and its questions.
         command: gives this section alone.
         n_draws: how often the embedded family is taken off its grid and quantized.
+        files: what the section tells of the files that were named.
     """
 
     subject: Subject | None = None
     command: str = "eftlocal eval quantization"
     n_draws: int = 4
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def work(self, setting: Setting) -> Sequence[Work]:
         """The texts, the comparisons, and for the embedded family replies to all questions."""
@@ -73,7 +76,7 @@ class Quantization:
     def _subjects(self, setting: Setting) -> tuple[Subject, ...]:
         if self.subject is None:
             return embedded(setting, self.n_draws)
-        return (self.subject,)
+        return (self.subject.thinned(setting.every),)
 
     def section(self, setting: Setting) -> Section:
         """The tables, the figure, and what they say."""
@@ -98,6 +101,7 @@ class Quantization:
             intro=(*INTRO, *(ABOUT_FAMILY if subject.judged else ())),
             command=self.command,
             settings={
+                **self.files,
                 "texts": str(n_passages),
                 "draws of the models": str(len(subjects)),
                 "tokens, of all draws": str(int(found.lengths.sum())),
@@ -182,7 +186,7 @@ class _Scores:
     def table(self) -> Table:
         """Shares, and differences to the models as they are."""
         whole = self.judged["", ""]
-        rows = [("as they are", "-", *map(share, whole.values()), None, None, None)]
+        rows = [("as they are", "-", *map(self.draws.share, whole.values()), None, None, None)]
         for (name, part), own in self.judged.items():
             if name:
                 differences = [self.draws.difference(own[m], whole[m]) for m in MEASURES]
@@ -204,10 +208,9 @@ class _Scores:
     def _alike(self, name: str) -> Claim:
         pair, tuned = (self.judged[name, part] for part in (PAIRED, "tuned"))
         differences = {m: self.draws.difference(pair[m], tuned[m]) for m in MEASURES}
-        both = differences["both"]
         return Claim(
             f"With tuned in {name}, replies are better where the reference is quantized alike.",
-            True if both.low > 0 else False if both.high < 0 else None,
+            decided(differences["both"]),
             "quantized alike minus tuned only: "
             + "; ".join(f"{m} {d.text(3)}" for m, d in differences.items()),
         )
@@ -216,11 +219,9 @@ class _Scores:
         whole = self.judged["", ""]
         own = self.judged[name, "all three"]
         differences = {m: self.draws.difference(own[m], whole[m]) for m in MEASURES}
-        lost = any(difference.high < -_WORSE for difference in differences.values())
-        kept = all(difference.low > -_WORSE for difference in differences.values())
         return Claim(
             f"With {name} in all three roles replies are as good as with the models as they are, "
             f"within {100 * _WORSE:.0f} % of the questions.",
-            True if kept else False if lost else None,
+            all_hold(decided(difference, -_WORSE) for difference in differences.values()),
             "; ".join(f"{m} {d.text(3)}" for m, d in differences.items()),
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,7 +37,9 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 _FEWER_BITS = 1.06
 """A quantization is tried where the file has so many times its bits, or more."""
 _TEXTS = 25
-_ABANDONED_SECONDS = 3600
+_ABANDONED_SECONDS = 24 * 3600
+"""Longer than a model is scored."""
+_LENT = ".lent.gguf"
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,19 @@ class Subject:
             )
         return {name: roles for name, roles in found.items() if roles}
 
+    def thinned(self, every: int) -> Subject:
+        """Every n-th prompt and text; of these as many as there is room for, evenly chosen."""
+        n_prompts = len(self.prompts)
+        places = range(n_prompts + len(self.texts))[::every]
+        room = min(len(places), self.n_rows // self.n_tokens)
+        kept = [places[i * len(places) // room] for i in range(room)]
+        return replace(
+            self,
+            prompts=tuple(self.prompts[i] for i in kept if i < n_prompts),
+            texts=tuple(self.texts[i - n_prompts] for i in kept if i >= n_prompts),
+            clusters=tuple(self.clusters[i] for i in kept) if self.clusters else (),
+        )
+
 
 def parts_of(roles: tuple[str, ...]) -> list[str]:
     """The members of `PARTS` whose roles are all there."""
@@ -137,6 +154,21 @@ class Folder:
             quantize(source, made, name, pure=pure)
         return made
 
+    @contextmanager
+    def lent(self, source: Path, name: str, pure: bool) -> Iterator[tuple[Path, Packing]]:
+        """A quantization that is there for the length of the block, and nobody else's.
+
+        Raises:
+            EftlocalError: as `llama.quantizing.quantize` does.
+        """
+        shared = self._file(file_digest(source), name, pure)
+        own = shared.with_name(f"{shared.stem}.{os.getpid()}.{secrets.token_hex(4)}{_LENT}")
+        self._tidy()
+        try:
+            yield own, quantize(source, own, name, pure=pure)
+        finally:
+            own.unlink(missing_ok=True)
+
     def off_grid(self, source: Path, seed: int) -> Path:
         """A model of the embedded family as 32-bit floats.
 
@@ -149,8 +181,8 @@ class Folder:
         return made
 
     def _tidy(self) -> None:
-        """Remove parts of files whose making was killed: nobody has written to them for long."""
-        for part in self.path.glob(".*.part"):
+        """Remove what processes that were killed have left: files that nobody wrote to for long."""
+        for part in (*self.path.glob(".*.part"), *self.path.glob(f"*{_LENT}")):
             with suppress(OSError):
                 if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
                     part.unlink()

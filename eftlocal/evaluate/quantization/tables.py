@@ -50,12 +50,18 @@ def effects(found: Found) -> Table:
         Column("total_variation", "total variation", 4),
         Column("kl_nats_per_gb", "KL per GB saved", 3),
     )
-    notes = (
+    notes: tuple[str, ...] = (
         "KL(F || F_q) per token: F is the fused distribution of the files as they are, F_q that "
         "with one part quantized. tensors: what llama.cpp made of the type that was asked for.",
         "Quantize what has the least KL per GB saved, and stop where KL becomes as large as you "
         "would accept of one model.",
     )
+    if unsaved := found.unsaved():
+        listed = "; ".join(f"{name} ({', '.join(roles)})" for name, roles in unsaved.items())
+        notes += (
+            f"Nothing is saved by {listed}: the rows are too short for these types, and llama.cpp "
+            "took others. Claims leave them out.",
+        )
     return Table("What quantizing each role does, alpha 1", columns, tuple(rows), notes)
 
 

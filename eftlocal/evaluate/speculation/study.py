@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-from ..asking import Asked, chosen
+from ..asking import Asked, chosen, shortened
 from ..report import Section
 from ..scale import UP
 from ..statistics import Bootstrap
@@ -21,6 +21,8 @@ from .tables import INTRO, claims, figure, tables
 
 _SEEDS_APART = 1_000_003
 """Seeds of draws follow each other; those of two settings are so far apart."""
+_TITLE = 40
+"""Characters of a prompt in a table."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Speculation:
         n_draws: seeds of each test.
         n_timed: conversations that the clock is read for.
         command: gives the section.
+        files: what the section tells of the files that were named.
     """
 
     models: Models = UP
@@ -52,6 +55,7 @@ class Speculation:
     n_draws: int = 500
     n_timed: int = 12
     command: str = "eftlocal eval speculation"
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def work(self, setting: Setting) -> Sequence[Work]:
         """Replies, rows and draws; what the clock is read for comes last."""
@@ -77,7 +81,11 @@ class Speculation:
             for alpha, rule, work in self._checked(setting)
         ]
         drawn = [
-            Drawn.of((one.title, alpha, rule), records(tree, store), records(draws, store))
+            Drawn.of(
+                (shortened(one.title, _TITLE), alpha, rule),
+                records(tree, store),
+                records(draws, store),
+            )
             for one, alpha, rule, tree, draws in self._draws(setting)
         ]
         timed = [
@@ -90,6 +98,7 @@ class Speculation:
             intro=INTRO,
             command=self.command,
             settings={
+                **self.files,
                 "prompts": str(len(asked)),
                 "decoding": f"at most {self.max_tokens} tokens, no filters, no penalties",
                 "seed": str(setting.seed),
