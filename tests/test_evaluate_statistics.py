@@ -12,7 +12,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eftlocal.evaluate.statistics import Bootstrap, Judged, decided, share
+from eftlocal.evaluate.statistics import Bootstrap, Judged, share
+from eftlocal.evaluate.verdicts import decided
 from eftlocal.tables import Estimate
 
 N = 300

@@ -14,10 +14,11 @@ from .answering import Answering, ask, replies
 from .judging import Reply
 from .questions import Question, read_questions
 from .report import Claim
-from .statistics import Bootstrap, Judged, decided
+from .statistics import Bootstrap, Judged
 from .store import Store
 from .study import Setting
 from .systems import FAMILY, System
+from .verdicts import decided
 
 Q = TypeVar("Q", bound=Question)
 

@@ -116,12 +116,3 @@ def _design_effect(judged: Judged, clusters: NDArray[np.intp]) -> float:
     if alone == 0 or len(sums) < 2:
         return 1.0
     return max(1.0, float((sums**2).sum()) * len(sums) / (len(sums) - 1) / alone)
-
-
-def decided(found: Estimate, bar: float = 0.0) -> bool | None:
-    """Whether a number is above a bar: the rule of all claims.
-
-    True where its whole interval is above, False where all of it is below, and None where the
-    interval holds the bar, or where there is none.
-    """
-    return True if found.low > bar else False if found.high < bar else None

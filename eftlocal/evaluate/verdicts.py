@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..tables import Estimate
-from .statistics import decided
 
 Verdict = bool | None
+
+
+def decided(found: Estimate, bar: float = 0.0) -> Verdict:
+    """Whether a number is above a bar: the rule of all claims.
+
+    True where its whole interval is above, False where all of it is below, and None where the
+    interval holds the bar, or where there is none.
+    """
+    return True if found.low > bar else False if found.high < bar else None
 
 
 def below(found: Estimate, bar: float) -> Verdict:

@@ -11,10 +11,10 @@ from ..asking import Asked, chosen
 from ..measures import above
 from ..report import Claim, Figure, Line, Point, Section
 from ..scale import UP
-from ..statistics import Bootstrap, decided
+from ..statistics import Bootstrap
 from ..study import Setting
 from ..systems import Models, System, greedy
-from ..verdicts import all_hold, below
+from ..verdicts import all_hold, below, decided
 from ..work import Work, records
 from .excerpts import excerpts
 from .tokens import Holds, Tokens, answer_tokens

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 from ...tables import Estimate
 from ..report import Claim
-from ..statistics import decided
-from ..verdicts import Verdict, all_hold, below, within
+from ..verdicts import Verdict, all_hold, below, decided, within
 from .found import Found
 from .subject import PAIRED
 

@@ -12,10 +12,10 @@ from ...tables import Column, Table
 from ..measures import JUDGES, MEASURES, asked, bootstrap, judge, thinned
 from ..questions import Question
 from ..report import Claim, Section
-from ..statistics import Bootstrap, Judged, decided
+from ..statistics import Bootstrap, Judged
 from ..study import Setting
 from ..systems import System, greedy
-from ..verdicts import all_hold
+from ..verdicts import all_hold, decided
 from ..work import Work, records
 from .claims import claims
 from .comparing import Comparing
