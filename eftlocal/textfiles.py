@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from .errors import EftlocalError, UsageError
 
@@ -33,19 +34,30 @@ def filled_lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def json_value(text: str) -> Any:
-    """The value that a text is, such that it can be written as UTF-8 again.
+    """The value that a text is, such that it can be written as JSON and UTF-8 again.
 
     Raises:
-        ValueError: where it is none; says why in a few words.
+        ValueError: where it is none, NaN and infinities included; says why in a few words.
     """
     try:
-        value = json.loads(text)
-        json.dumps(value, ensure_ascii=False).encode()
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
         raise ValueError("holds half a character (a lone surrogate), not UTF-8 text") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"holds {name}, which is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"holds {text[:20]}, a number too large to be kept")
+    return number
 
 
 @contextmanager

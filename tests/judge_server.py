@@ -1,4 +1,7 @@
-"""A judge behind a real HTTP port whose verdicts are a function of what it is sent."""
+"""A judge behind a real HTTP port whose verdicts are a function of what it is sent.
+
+And runs of `eftlocal eval judge` in which it judges six replies in one role.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+from .cli_helpers import run
 
 Json = dict[str, Any]
 
@@ -84,6 +90,11 @@ class JudgeServer:
         return [f"--{name}", self.url, f"--{name}-model", model]
 
 
+def number(cell: Any) -> float:
+    """The number in a cell of a table, whether it has an interval or not."""
+    return float(cell["value"] if isinstance(cell, dict) else cell)
+
+
 def verdict(value: object, reason: str = "because") -> Json:
     """What a judge answers."""
     return {"reason": reason, "verdict": value}
@@ -111,7 +122,8 @@ def judging(script: Script) -> Iterator[JudgeServer]:
                 busy += 1
                 running.most_at_once = max(running.most_at_once, busy)
             try:
-                right = self.path == "/v1/chat/completions"
+                # As a proxy it is told the whole URL.
+                right = self.path.endswith("/v1/chat/completions")
                 self._answer(script(seen) if right else (404, {"error": {"message": "no route"}}))
             finally:
                 with lock:
@@ -164,3 +176,39 @@ def completion(text: str | None) -> Json:
 def refusal(status: int, message: str, **more: Any) -> tuple[int, Json]:
     """An error in OpenAI's form."""
     return status, {"error": {"message": message, "type": "error", "param": None, **more}}
+
+
+QUESTIONS = ("France", "Peru", "Chile", "Kenya", "Japan", "Norway")
+
+
+def six_questions(folder: Path) -> list[str]:
+    """The options of a run: six questions, one role."""
+    path = folder / "prompts.jsonl"
+    lines = [json.dumps({"prompt": f"What is the capital of {name}?"}) for name in QUESTIONS]
+    path.write_text("\n".join(lines))
+    options = ["eval", "judge", "--prompts", str(path), "--cache", str(folder / "cache")]
+    return [*options, "--threads", "1", "--max-tokens", "40", "--roles", "factuality"]
+
+
+def good(seen: Seen) -> Json:
+    """A verdict that every question gets."""
+    return verdict(2)
+
+
+def judged(*args: str) -> Json:
+    """The section of a run that ends well."""
+    result = run(*args, "--json")
+    assert result.exit_code == 0, result.output
+    found: Json = json.loads(result.stdout)
+    return found
+
+
+def mean(section: Json) -> float:
+    """The fused model's score."""
+    return number(section["tables"][0]["rows"][0]["factuality"])
+
+
+def counts(section: Json) -> tuple[float, float]:
+    """How many questions have no verdict, and how many of them were refused."""
+    row = section["tables"][-1]["rows"][0]
+    return row["no_verdict"], row["refused"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import pytest
 
 import eftlocal
 from eftlocal.batch import run_batch
-from eftlocal.cli import generate as generate_module
-from eftlocal.cli.generate_input import Line, Manner, items_of, prepare, read_lines, seed_of
-from eftlocal.stream import Prepared
+from eftlocal.cli.generate import AHEAD, Run
+from eftlocal.cli.generate_input import Line, Manner, items_of, read_lines, seed_of
+from eftlocal.cli.generate_output import open_output
+from eftlocal.cli.interrupts import Interrupts
 
 from .cli_generate import CHILE, chat, generate, read, write
 from .cli_helpers import run
@@ -36,7 +37,11 @@ WRONG: Mapping[bytes, str] = {
     b'{"id": 3}': "neither prompt nor messages",
     b'{"prompt": "a", "temprature": 1}': "did you mean temperature?",
     b'{"prompt": "a", "temperature": "hot"}': "temperature = 'hot' is not allowed",
-    b'{"prompt": "a", "temperature": NaN}': "temperature = nan is not allowed",
+    b'{"prompt": "a", "temperature": NaN}': "holds NaN, which is no number of JSON",
+    b'{"id": NaN, "prompt": "a"}': "holds NaN, which is no number of JSON",
+    b'{"prompt": "a", "metadata": {"x": [-Infinity]}}': "holds -Infinity, which is no number",
+    b'{"id": 1e400, "prompt": "a"}': "holds 1e400, a number too large",
+    b'{"custom_id": NaN, "url": "/v1/completions", "body": {"prompt": "a"}}': "holds NaN",
     b'{"prompt": "a", "lambda": 0.5}': "lambda",
     b'{"prompt": "a", "weight": {"nobody": 1}}': "nobody",
     b'{"prompt": "a", "seed": "x"}': "seed = 'x' is not allowed",
@@ -221,21 +226,43 @@ def test_no_job_starts_far_ahead_of_what_is_written(atlas: eftlocal.FusedModel) 
     assert atlas.complete("One", max_tokens=2).tokens
 
 
-def test_results_that_wait_for_an_earlier_one_are_few(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Noted(Mapping[str, Any]):
+    """Options that say when they are read, which is when their line is begun."""
+
+    def __init__(self, options: Mapping[str, Any], note: Callable[[], None]) -> None:
+        self._options, self._note = options, note
+
+    def __getitem__(self, name: str) -> Any:
+        return self._options[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._note()
+        return iter(self._options)
+
+    def __len__(self) -> int:
+        return len(self._options)
+
+
+def test_results_that_wait_for_an_earlier_one_are_few(tmp_path: Path) -> None:
     """While the first text is long, only so many others are begun; all come out in order."""
-    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    endless = {"2": -1000, "262": -1000}
-    first = {"prompt": "One", "max_tokens": 150, "logit_bias": endless}
-    write(source, [first, *[{"prompt": "Two", "max_tokens": 2}] * 40])
+    output = tmp_path / "out.jsonl"
     distances = []
 
-    def watched(model: eftlocal.FusedModel, line: Line, seed: Any) -> Prepared:
-        distances.append(line.index - output.read_bytes().count(b"\n"))
-        return prepare(model, line, seed)
+    def line(index: int, **options: Any) -> Line:
+        def note() -> None:
+            distances.append(index - output.read_bytes().count(b"\n"))
 
-    monkeypatch.setattr(generate_module, "prepare", watched)
-    generate(source, output, "--parallel", "2")
-    assert max(distances) == 2 * generate_module._AHEAD
+        return Line(index, index, "One", Noted({**options, "draft": "off"}, note))
+
+    endless = {2: -1000, 262: -1000}
+    lines = [line(0, max_tokens=150, logit_bias=endless)]
+    lines += [line(i, max_tokens=2) for i in range(1, 41)]
+    items = list(items_of(lines, MANNER))
+    with (
+        eftlocal.load("atlas", threads=1, parallel=2) as model,
+        Interrupts() as interrupts,
+        open_output(str(output), b"", {}, overwrite=False, own_errors=False) as opened,
+    ):
+        Run(items, opened, MANNER, {}).perform(model, interrupts)
+    assert max(distances) == 2 * AHEAD
     assert [one["index"] for one in read(output)] == list(range(41))

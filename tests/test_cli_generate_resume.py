@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +15,11 @@ from typing import Any
 
 import pytest
 
+import eftlocal
 from eftlocal.cli.generate_output import LineFile, open_output
+from eftlocal.evaluate.systems import FAMILY
 
-from .cli_generate import CHILE, EXACT, chat, generate, read, write
+from .cli_generate import CHILE, THREADS, chat, generate, read, write
 from .cli_helpers import command, environment
 
 
@@ -91,6 +95,89 @@ def test_other_settings_or_another_input_are_refused(tmp_path: Path) -> None:
     assert other.read_text() == "my notes\n"
 
 
+def model_file(path: Path, folder: Path, **more: Any) -> Path:
+    """A models.toml with one entry, made of copies of the embedded family's files."""
+    folder.mkdir(exist_ok=True)
+    for name in ("large", "small-chat", "small"):
+        if not (folder / f"{name}.gguf").exists():
+            shutil.copy(FAMILY / f"{name}.gguf", folder)
+    files = {"base": "large", "tuned": "small-chat", "reference": "small"}
+    lines = ["[models.mine]"]
+    lines += [f'{role} = {{ path = "{folder / name}.gguf" }}' for role, name in files.items()]
+    lines += [f"{name} = {json.dumps(value)}" for name, value in more.items()]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_other_models_or_prompts_are_refused(tmp_path: Path) -> None:
+    """Files are known by what they hold, and entries by all that a prompt's tokens depend on."""
+    source, output = write(tmp_path / "in.jsonl", [chat(CHILE)]), tmp_path / "out.jsonl"
+    models, folder = tmp_path / "models.toml", tmp_path / "files"
+    more = ("--models", str(models), "-m", "mine", "--max-tokens", "4")
+    model_file(models, folder, prompt="shared")
+    generate(source, output, *more)
+    assert "were there already" in generate(source, output, *more)
+    style = tmp_path / "style.jinja"
+    style.write_text("{{ messages[-1].content }}")
+    for change, name in (
+        ({"prompt": "tuned-only"}, "prompt"),
+        ({"prompt": "shared", "neutral": "control"}, "prompt"),
+        ({"prompt": "shared", "templates.base.path": str(style)}, "prompt"),
+    ):
+        model_file(models, folder, **change)
+        assert f"was made with {name} = " in generate(source, output, *more, code=2), change
+    # The same name and size, but other weights.
+    model_file(models, folder, prompt="shared")
+    data = bytearray((folder / "small.gguf").read_bytes())
+    data[-64] ^= 1
+    (folder / "small.gguf").write_bytes(data)
+    assert "was made with files = " in generate(source, output, *more, code=2)
+    assert len(read(output)) == 1
+
+
+def test_other_versions_are_refused(tmp_path: Path) -> None:
+    """What another version has begun is not gone on with."""
+    source, output = write(tmp_path / "in.jsonl", [chat(CHILE)]), tmp_path / "out.jsonl"
+    generate(source, output, "--max-tokens", "4")
+    beside = tmp_path / "out.jsonl.settings.json"
+    beside.write_text(beside.read_text().replace(f'"{eftlocal.__version__}"', '"0.0.0"'))
+    told = generate(source, output, "--max-tokens", "4", code=2)
+    assert 'was made with versions = ["0.0.0"' in told
+
+
+def test_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:
+    """With default options: twice, with other numbers at once, and from any place on."""
+    asked = FAMILY / "questions.jsonl"
+    lines = [chat(json.loads(line)["question"]) for line in asked.read_text().splitlines()[::10]]
+    source, whole, other = (tmp_path / name for name in ("in.jsonl", "whole", "other"))
+    write(source, lines)
+    generate(source, whole, "--temperature", "1")
+    expected = whole.read_bytes()
+    generate(source, other, "--temperature", "1")
+    assert other.read_bytes() == expected
+    other.write_bytes(expected[: len(expected) // 3])
+    generate(source, other, "--temperature", "1", "--parallel", "5")
+    assert other.read_bytes() == expected
+
+
+def test_what_the_user_or_the_entry_says_about_drafts_counts(tmp_path: Path) -> None:
+    """The defaults of this command give way to both."""
+    source, output = write(tmp_path / "in.jsonl", [chat(CHILE)]), tmp_path / "out.jsonl"
+
+    def kept(*more: str) -> tuple[object, object]:
+        generate(source, output, "--max-tokens", "2", "--overwrite", *more)
+        settings = json.loads((tmp_path / "out.jsonl.settings.json").read_text())["settings"]
+        return settings["draft"], settings["kv_unified"]
+
+    assert kept() == ("off", "off")
+    assert kept("--draft", "auto", "--kv-unified", "auto") == ("auto", "auto")
+    models = tmp_path / "models.toml"
+    model_file(models, tmp_path / "files", draft=3, kv_unified="on")
+    entry = ("--models", str(models), "-m", "mine")
+    assert kept(*entry) == (3, "on")
+    assert kept(*entry, "--draft", "off", "--kv-unified", "off") == ("off", "off")
+
+
 def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
     """The second one says so, where the system can tell."""
     pytest.importorskip("fcntl")
@@ -137,7 +224,7 @@ def test_stopped_runs_end_in_the_same_file(number: signal.Signals, tmp_path: Pat
     generate(source, whole, "--parallel", "2", code=1)
     total = whole.read_bytes().count(b"\n")
     chosen = random.Random(4)
-    args = command("generate", "-i", str(source), "-o", str(cut), *EXACT, "--parallel", "2")
+    args = command("generate", "-i", str(source), "-o", str(cut), *THREADS, "--parallel", "2")
     seen = 0
     for _ in range(5):
         goal = seen + chosen.randint(1, 5)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from .cli_helpers import run
-from .judge_server import Seen, judging, verdict
+from .judge_server import Seen, judged, judging, number, verdict
 
 Json = dict[str, Any]
 PROMPTS: Sequence[Json] = (
@@ -40,14 +40,6 @@ def base(prompts: Path, tmp_path: Path) -> list[str]:
     """The options of every run."""
     options = ["eval", "judge", "--prompts", str(prompts), "--cache", str(tmp_path / "cache")]
     return [*options, "--threads", "1", "--max-tokens", "40", "--judge-retries", "0"]
-
-
-def judged(*args: str) -> Json:
-    """The section of a run that ends well."""
-    result = run(*args, "--json")
-    assert result.exit_code == 0, result.output
-    found: Json = json.loads(result.stdout)
-    return found
 
 
 def table(section: Json, title: str) -> list[Json]:
@@ -91,17 +83,17 @@ def test_scores_are_those_of_the_judge(base: list[str]) -> None:
     assert len(fused) == N_TURNS
     for role, modulus in (("helpfulness", 101), ("factuality", 7), ("harmlessness", 50)):
         mean = sum(len(reply) % modulus for reply in fused) / N_TURNS
-        assert rows["fused"][role]["value"] == pytest.approx(mean)
-        means = {name: row[role]["value"] for name, row in rows.items()}
+        assert number(rows["fused"][role]) == pytest.approx(mean)
+        means = {name: number(row[role]) for name, row in rows.items()}
         gap = means["ceiling"] - means["tuned alone"]
         expected = (means["fused"] - means["tuned alone"]) / gap if gap else None
-        assert rows["fused"][f"pgr_{role}"]["value"] == pytest.approx(expected)
+        assert number(rows["fused"][f"pgr_{role}"]) == pytest.approx(expected)
         assert rows["ceiling"][f"pgr_{role}"] is None
     (places, elements) = table(found, "Helpfulness by category")
     assert (places["category"], places["prompts"]) == ("places", 2)
     assert (elements["category"], elements["prompts"]) == ("elements", 2)
-    assert places["fused"]["value"] == pytest.approx(sum(len(r) % 101 for r in fused[:2]) / 2)
-    assert elements["fused"]["value"] == pytest.approx(sum(len(r) % 101 for r in fused[2:]) / 3)
+    assert number(places["fused"]) == pytest.approx(sum(len(r) % 101 for r in fused[:2]) / 2)
+    assert number(elements["fused"]) == pytest.approx(sum(len(r) % 101 for r in fused[2:]) / 3)
 
 
 def test_what_a_judge_is_told(base: list[str]) -> None:
@@ -136,11 +128,11 @@ def test_pairs_are_asked_in_both_orders(base: list[str]) -> None:
     assert shown and sorted(shown) == sorted((b, a) for a, b in shown)
     row = next(row for row in table(found, "Pairs") if row["against"] == "base alone")
     lengths = list(zip(map(len, said["fused"]), map(len, said["base alone"]), strict=True))
-    assert row["wins"]["value"] == pytest.approx(sum(a > b for a, b in lengths) / N_TURNS)
-    assert row["losses"]["value"] == pytest.approx(sum(a < b for a, b in lengths) / N_TURNS)
-    assert row["wins"]["value"] + row["ties"]["value"] + row["losses"]["value"] == pytest.approx(1)
-    assert row["inconsistent"]["value"] == 0
-    assert row["shown_first"]["value"] == 0.5
+    assert number(row["wins"]) == pytest.approx(sum(a > b for a, b in lengths) / N_TURNS)
+    assert number(row["losses"]) == pytest.approx(sum(a < b for a, b in lengths) / N_TURNS)
+    assert number(row["wins"]) + number(row["ties"]) + number(row["losses"]) == pytest.approx(1)
+    assert number(row["inconsistent"]) == 0
+    assert number(row["shown_first"]) == 0.5
 
 
 def test_a_judge_that_likes_what_comes_first(base: list[str]) -> None:
@@ -150,9 +142,9 @@ def test_a_judge_that_likes_what_comes_first(base: list[str]) -> None:
     rows = table(found, "Pairs")
     assert len(rows) == 6
     for row in rows:
-        assert (row["wins"]["value"], row["ties"]["value"], row["losses"]["value"]) == (0, 1, 0)
-        assert row["inconsistent"]["value"] == 1
-        assert row["shown_first"]["value"] == row["shown_first"]["high"] == 1
+        assert (number(row["wins"]), number(row["ties"]), number(row["losses"])) == (0, 1, 0)
+        assert number(row["inconsistent"]) == 1
+        assert number(row["shown_first"]) == row["shown_first"]["high"] == 1
         assert row["shown_first"]["low"] < 0.9
 
 
@@ -175,10 +167,10 @@ def test_two_judges_are_compared(base: list[str]) -> None:
     score, pair = table(found, "Agreement of scripted and stern")
     assert len(every) == 3 * N_TURNS
     near = [len(r) >= 60 or abs(len(r) % 101 - max(0, len(r) % 101 - 20)) <= 10 for r in every]
-    assert score["agreement"]["value"] == pytest.approx(sum(near) / len(near))
-    assert 0 < score["agreement"]["value"] < 1
-    assert score["kappa"]["low"] < score["kappa"]["value"] < 1
-    assert pair["agreement"]["value"] == 1 and pair["kappa"]["value"] == 1
+    assert number(score["agreement"]) == pytest.approx(sum(near) / len(near))
+    assert 0 < number(score["agreement"]) < 1
+    assert number(score["kappa"]) < 1
+    assert number(pair["agreement"]) == 1 and number(pair["kappa"]) == 1
     assert (pair["form"], pair["spearman"]) == ("pair", None)
     assert {seen.body["model"] for seen in server.seen} == {"scripted", "stern"}
 
@@ -218,11 +210,14 @@ def test_what_cannot_be_read_is_counted(base: list[str]) -> None:
         assert len(again) == 2
         assert all(seen.body["messages"][2]["role"] == "assistant" for seen in again)
         assert len(server.seen) == N_TURNS + 2
-        judged(*base, "--roles", "factuality", *server.options())
-        assert len(server.seen) == N_TURNS + 2
+        # What has a verdict is not asked again.
+        server.seen.clear()
+        assert judged(*base, "--roles", "factuality", *server.options()) == found
+        assert ["Peru" in seen.user for seen in server.seen] == [True, True]
     (missing,) = table(found, "What judges were asked")
     assert (missing["questions"], missing["no_verdict"]) == (N_TURNS, 1)
-    assert table(found, "Scores")[0]["factuality"] == {"value": 5.0, "low": 5.0, "high": 5.0}
+    assert missing["refused"] == 0
+    assert number(table(found, "Scores")[0]["factuality"]) == 5
 
 
 def test_offline_and_back(base: list[str], tmp_path: Path) -> None:
@@ -233,9 +228,9 @@ def test_offline_and_back(base: list[str], tmp_path: Path) -> None:
     assert result.exit_code == 0 and not result.stdout, result.output
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     with verdicts.open("w") as file:
-        for number, line in enumerate(lines):
+        for place, line in enumerate(lines):
             said = by_length(Seen({"messages": line["messages"]}, {}, 0))
-            given = {"answer": f"So.\n```json\n{json.dumps(said)}\n```"} if number % 2 else said
+            given = {"answer": f"So.\n```json\n{json.dumps(said)}\n```"} if place % 2 else said
             file.write(json.dumps({"key": line["key"], **given}) + "\n")
     found = judged(*args, "--verdicts", str(verdicts))
     with judging(by_length) as server:
@@ -244,7 +239,7 @@ def test_offline_and_back(base: list[str], tmp_path: Path) -> None:
         both = judged(*args, *server.options(), "--verdicts", str(verdicts))
     assert table(found, "Scores") == table(expected, "Scores")
     assert table(found, "Pairs") == table(expected, "Pairs")
-    assert all(row["agreement"]["value"] == 1 for row in table(both, "Agreement"))
+    assert all(number(row["agreement"]) == 1 for row in table(both, "Agreement"))
 
 
 def test_text_and_help(base: list[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import socket
 import subprocess
@@ -16,42 +15,33 @@ from typing import Any
 import pytest
 
 from .cli_helpers import command, environment, run
-from .judge_server import Answer, JudgeServer, Script, Seen, completion, judging, refusal, verdict
+from .judge_server import (
+    QUESTIONS,
+    Answer,
+    JudgeServer,
+    Script,
+    Seen,
+    counts,
+    good,
+    judged,
+    judging,
+    mean,
+    refusal,
+    six_questions,
+    verdict,
+)
 
 Json = dict[str, Any]
-QUESTIONS = ("France", "Peru", "Chile", "Kenya", "Japan", "Norway")
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> list[str]:
-    """The options of every run: six questions, one role."""
-    path = tmp_path / "prompts.jsonl"
-    lines = [json.dumps({"prompt": f"What is the capital of {name}?"}) for name in QUESTIONS]
-    path.write_text("\n".join(lines))
-    options = ["eval", "judge", "--prompts", str(path), "--cache", str(tmp_path / "cache")]
-    return [*options, "--threads", "1", "--max-tokens", "40", "--roles", "factuality"]
-
-
-def good(seen: Seen) -> Json:
-    """A verdict that every question gets."""
-    return verdict(2)
-
-
-def judged(*args: str) -> Json:
-    """The section of a run that ends well."""
-    result = run(*args, "--json")
-    assert result.exit_code == 0, result.output
-    found: Json = json.loads(result.stdout)
-    return found
-
-
-def mean(section: Json) -> float:
-    """The fused model's score."""
-    return float(section["tables"][0]["rows"][0]["factuality"]["value"])
+    """The options of every run."""
+    return six_questions(tmp_path)
 
 
 def test_an_endpoint_without_schemas(base: list[str]) -> None:
-    """What is refused with 400 is asked in a plainer form, and in that form from then on."""
+    """What is refused with 400 is asked in a plainer form; after two times at once."""
 
     def plain(seen: Seen) -> Answer:
         if "response_format" in seen.body:
@@ -62,7 +52,7 @@ def test_an_endpoint_without_schemas(base: list[str]) -> None:
     with judging(plain) as server:
         found = judged(*base, "--concurrency", "1", *server.options())
     assert mean(found) == 2
-    assert len(server.seen) == len(QUESTIONS) + 1
+    assert len(server.seen) == len(QUESTIONS) + 2
 
 
 def test_an_endpoint_that_refuses_temperatures(base: list[str]) -> None:
@@ -77,31 +67,7 @@ def test_an_endpoint_that_refuses_temperatures(base: list[str]) -> None:
     with judging(thinking) as server:
         found = judged(*base, "--concurrency", "1", *server.options())
     assert mean(found) == 2
-    assert len(server.seen) == len(QUESTIONS) + 2
-
-
-def test_a_question_that_is_too_long(base: list[str]) -> None:
-    """Has no verdict; the others have theirs, and the form of questions stays."""
-
-    def short(seen: Seen) -> Answer:
-        assert "response_format" in seen.body
-        if "Kenya" in seen.user:
-            return refusal(400, "too many tokens", code="context_length_exceeded")
-        return verdict(2)
-
-    with judging(short) as server:
-        found = judged(*base, *server.options())
-    assert mean(found) == 2
-    assert found["tables"][-1]["rows"][0]["no_verdict"] == 1
-    assert len(server.seen) == len(QUESTIONS)
-
-
-def test_an_answer_without_content(base: list[str]) -> None:
-    """Null is asked again, and then counted."""
-    with judging(lambda seen: (200, completion(None))) as server:
-        found = judged(*base, *server.options())
-    assert found["tables"][-1]["rows"][0]["no_verdict"] == len(QUESTIONS)
-    assert len(server.seen) == 2 * len(QUESTIONS)
+    assert len(server.seen) == len(QUESTIONS) + 4
 
 
 FAILURES: dict[str, tuple[Answer, str]] = {
@@ -110,7 +76,6 @@ FAILURES: dict[str, tuple[Answer, str]] = {
     "404": (refusal(404, "no model scripted"), "has no model 'scripted'"),
     "429": (refusal(429, "slowly"), "still asks to slow down after 0 retries (429)"),
     "500": (refusal(500, "secret-key \x1b[31mfire"), "status 500: *** [31mfire"),
-    "400": (refusal(400, "I do not like this"), "status 400: I do not like this"),
     "page": ((200, "<html>Welcome</html>"), "no chat completion"),
     "empty": ((200, {"choices": []}), "no chat completion"),
     "list": ((200, "[]", {"Content-Type": "application/json"}), "no chat completion"),
@@ -186,7 +151,7 @@ def test_a_busy_judge_is_asked_again(base: list[str]) -> None:
     with judging(busy) as server:
         found = judged(*base, "--judge-retries", "2", *server.options())
     assert mean(found) == 2
-    assert found["tables"][-1]["rows"][0]["no_verdict"] == 0
+    assert counts(found) == (0, 0)
     assert set(first.values()) == {3}
 
 
@@ -204,23 +169,6 @@ def test_concurrency(count: int, base: list[str]) -> None:
     with judging(waiting) as server:
         judged(*base, "--concurrency", str(count), *server.options())
     assert server.most_at_once == count
-
-
-def test_keys_stay_with_their_judges(base: list[str]) -> None:
-    """Another server does not get the first one's key, unless it has a variable of its own."""
-    env = {"OPENAI_API_KEY": "first-key", "OTHER": "other-key"}
-    with judging(good) as one, judging(good) as two:
-        args = [*base, *one.options(), *two.options("b", "second-judge")]
-        assert run(*args, env=env).exit_code == 0
-        assert {s.headers["authorization"] for s in one.seen} == {"Bearer first-key"}
-        assert {s.headers["authorization"] for s in two.seen} == {"Bearer none"}
-        two.seen.clear()
-        args = [*args[:-1], "c", "--second-judge-key-env", "OTHER"]
-        assert run(*args, env=env).exit_code == 0
-        assert {s.headers["authorization"] for s in two.seen} == {"Bearer other-key"}
-        args = [*base, *one.options(), *one.options("d", "second-judge")]
-        assert run(*args, env=env).exit_code == 0
-        assert {s.headers["authorization"] for s in one.seen} == {"Bearer first-key"}
 
 
 @pytest.fixture

@@ -167,7 +167,7 @@ def test_files_of_prompts(tmp_path: Path) -> None:
     first, second, third = read_prompts(path)
     assert first == Prompt("81", ("a", "b"), category="math", references=("1", ""))
     assert second == Prompt("2", ("u",), (("system", "s"),))
-    assert third == Prompt("q", ("c",), (), "x", ("Accepted answers: d; e",))
+    assert third == Prompt("q", ("c",), (), "x", ("Accepted answers: d; e",), ("d", "e"))
     path.write_text("\n")
     with pytest.raises(UsageError, match="has no prompts"):
         read_prompts(path)

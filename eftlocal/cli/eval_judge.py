@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import EftlocalError
 from ..textfiles import writing
 from .eval_judge_options import Wishes, judge_options
 from .eval_options import check_html, chosen_models, model_words, open_store, watched
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ..evaluate.judge.scores import Contest, Judge
     from ..evaluate.prompt_sets import Prompt
     from ..evaluate.report import Section
-    from ..evaluate.store import Store
+    from ..evaluate.store import Record, Store
 
 _EPILOG = """\b
 Examples:
@@ -46,7 +47,8 @@ A file of prompts has one JSON object per line, with "turns" (as MT-Bench's file
 Replies end after 1,024 tokens and are made without drafts, where neither the entry nor the options
 say otherwise.
 
-Replies and verdicts are kept: a run that was stopped goes on where it was, and asks nothing twice.
+Replies and verdicts are kept: a run that was stopped goes on where it was. Asked again are only
+questions without a verdict, because the judge refused them or its answer could not be read.
 """
 
 
@@ -132,6 +134,8 @@ def _from_files(wishes: Wishes, asks: Sequence[Ask]) -> Iterator[Judge]:
         if foreign:
             note = f"{name} has {foreign} verdicts on what is not asked here; they are left out"
             click.echo(f"eftlocal: {note}", err=True)
+        if not any(verdicts.values()):
+            raise EftlocalError(f"{name} has no verdict that can be read on what is asked here")
         yield Judge(Path(name).name, verdicts)
 
 
@@ -143,14 +147,33 @@ def _asked(servers: Sequence[Server], asks: Sequence[Ask], store: Store) -> list
     from ..evaluate.judge.scores import Judge
     from ..evaluate.work import perform
 
-    works = [Judging(server, asks) for server in servers]
+    works = [Judging(server, asks, store) for server in servers]
     # Nothing computes here that could be torn.
     with watched(at_once=True) as progress:
         perform(works, store, progress)
     titles = [server.model for server in servers]
     if len(set(titles)) < len(titles):
         titles = [f"{server.model} at {server.url}" for server in servers]
-    return [Judge(title, work.verdicts(store)) for title, work in zip(titles, works, strict=True)]
+    judges = []
+    for title, work in zip(titles, works, strict=True):
+        unjudged = work.unjudged()
+        refused = [key for key, record in unjudged.items() if record["refused"]]
+        judges.append(Judge(title, work.verdicts(), refused))
+        if asks and len(unjudged) == len(asks):
+            raise EftlocalError(_nothing_from(work.server, list(unjudged.values())))
+    return judges
+
+
+def _nothing_from(server: Server, unjudged: Sequence[Record]) -> str:
+    """Why a judge that gave no verdict at all is of no use."""
+    last = unjudged[-1]
+    said = " ".join((last["refused"] or " ".join(last["answers"])).split())[:200]
+    shown = "".join(c for c in said if c.isprintable()) or "nothing"
+    did = "it refuses them" if last["refused"] else "what it answers cannot be read"
+    return (
+        f"the judge {server.model} at {server.url} gave no verdict on any of {len(unjudged)} "
+        f"questions; {did}: {shown}"
+    )
 
 
 def _show(wishes: Wishes, found: Section) -> None:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ..evaluate.judge.endpoint import Server
     from ..evaluate.judge.roles import Role
 
-_KEY = "OPENAI_API_KEY"
 _ROLES = "helpfulness,factuality,harmlessness"
 _AT_LEAST_ONE = click.IntRange(min=1)
 
@@ -35,7 +34,7 @@ class Wishes:
     parallel: int
     judge: str | None
     judge_model: str | None
-    judge_key_env: str
+    judge_key_env: str | None
     second_judge: str | None
     second_judge_model: str | None
     second_judge_key_env: str | None
@@ -102,7 +101,12 @@ class Wishes:
         if self.judge is None or self.judge_model is None:
             return
         try:
-            from ..evaluate.judge.endpoint import Server, same_place
+            from ..evaluate.judge.endpoint import (
+                DEFAULT_KEY,
+                Server,
+                may_have_default_key,
+                same_place,
+            )
         except ModuleNotFoundError as error:
             if (error.name or "").split(".")[0] != "openai":
                 raise
@@ -115,15 +119,27 @@ class Wishes:
             "concurrency": self.concurrency,
             "max_tokens": self.judge_max_tokens,
         }
-        first = Server(self.judge, self.judge_model, self.judge_key_env, **limits)
+        first = Server(
+            self.judge,
+            self.judge_model,
+            self.judge_key_env or DEFAULT_KEY,
+            # OpenAI's key is not for everyone.
+            self.judge_key_env is not None or may_have_default_key(self.judge),
+            **limits,
+        )
         yield first
         if self.second_judge is not None and self.second_judge_model is not None:
-            # The first one's key is not for everyone.
+            # Nor is the first one's.
             own = self.second_judge_key_env
-            sends_key = own is not None or same_place(self.second_judge, self.judge)
-            limits["sends_key"] = sends_key
-            variable = own or self.judge_key_env
-            second = Server(self.second_judge, self.second_judge_model, variable, **limits)
+            shares = first.sends_key and same_place(self.second_judge, self.judge)
+            second = Server(
+                self.second_judge,
+                self.second_judge_model,
+                own or first.key_variable,
+                own is not None or shares,
+                "--second-judge-key-env",
+                **limits,
+            )
             if second.content == first.content:
                 raise UsageError("the second judge is the first one: name another model or URL")
             yield second
@@ -153,8 +169,9 @@ _JUDGES: tuple[Decorator, ...] = (
            help="An OpenAI-compatible API, such as http://127.0.0.1:8080/v1; the prompts and the "
            "replies are sent there."),
     option("--judge-model", metavar="NAME", envvar=None, section="Judges", help="Its model."),
-    option("--judge-key-env", metavar="VAR", envvar=None, default=_KEY, section="Judges",
-           help=f"Environment variable that holds its key.  [default: {_KEY}]"),
+    option("--judge-key-env", metavar="VAR", envvar=None, section="Judges",
+           help="Environment variable that holds its key.  [default: OPENAI_API_KEY for "
+           "https://api.openai.com and servers on this machine, else no key]"),
     option("--second-judge", metavar="URL", envvar=None, section="Judges",
            help="Another one, to see how far they agree; the same URL with another model will do."),
     option("--second-judge-model", metavar="NAME", envvar=None, section="Judges",

@@ -16,7 +16,7 @@ from ..errors import EftlocalError, UsageError
 from .delivery import run_with_model
 from .downloads import offer
 from .generate_input import Item, Manner, items_of, prepare, read_lines, seed_of
-from .generate_models import settings_of, with_sequences
+from .generate_models import settings_of, steadied, with_sequences
 from .generate_output import Output, open_output
 from .generate_results import Writer, error_of
 from .interrupts import Interrupts
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .. import FusedModel
     from ..batch import Job, Outcome
 
-_AHEAD = 4
+AHEAD = 4
 """For each sequence, how many texts may be finished before an earlier one is."""
 _REDRAW_SECONDS = 1.0
 
@@ -46,8 +46,9 @@ Examples:
   eftlocal generate -i chats.jsonl -o train.jsonl --format messages --parallel 8
   eftlocal generate -i - -o - < prompts.jsonl | jq -r .text
 
-The same command goes on where it was stopped. For lines that are the same to the last bit
-whatever runs beside them, add --draft off --kv-unified off.
+The same command goes on where it was stopped, and gives the same file again: here --draft and
+--kv-unified are off where neither the options nor the model entry say otherwise. With --draft auto
+or --kv-unified on, texts depend a little on the clock and on what runs beside them.
 """
 
 
@@ -104,14 +105,15 @@ whatever runs beside them, add --draft off --kv-unified off.
 @option(
     "--kv-unified",
     type=SWITCH,
-    help="Whether they share one KV cache; auto shares it where there are several.",
+    help="Whether they share one KV cache; auto shares it where there are several.  [default: off]",
 )
 @model_options
 def generate(source: str, output: str, overwrite: bool, arguments: Arguments, **given: Any) -> None:
     """Generate a text for every line of a file.
 
     A line that is wrong becomes an error in the output, and the others go on; the exit code is 1
-    then. A run that was stopped, or killed, goes on after the last line that is whole.
+    then. A run that was stopped, or killed, goes on after the last line that is whole. The same
+    models, options and input give the same file.
     """
     arguments.check()
     manner = _manner(source, given)
@@ -123,7 +125,8 @@ def generate(source: str, output: str, overwrite: bool, arguments: Arguments, **
     if not items:
         raise UsageError(f"{_name(source)} is empty: there is nothing to generate")
     offer(arguments)
-    settings = settings_of(arguments, given["kv_unified"])
+    arguments = steadied(arguments, given["kv_unified"])
+    settings = settings_of(arguments)
     if manner.samples > 1 and settings["temperature"] == 0:
         click.echo("eftlocal: at temperature 0 all texts of a prompt are the same", err=True)
     settings |= _told(given, manner)
@@ -133,10 +136,9 @@ def generate(source: str, output: str, overwrite: bool, arguments: Arguments, **
     ) as opened:
         if opened.done > len(items):
             raise EftlocalError(f"{output} has more lines than {_name(source)} asks for")
-        run = _Run(items, opened, manner, arguments.generation)
+        run = Run(items, opened, manner, arguments.generation)
         if opened.done < len(items):
-            arguments = with_sequences(arguments, given["parallel"], given["kv_unified"])
-            run_with_model(arguments, run.perform)
+            run_with_model(with_sequences(arguments, given["parallel"]), run.perform)
         run.tell(output)
     if opened.failed:
         sys.exit(1)
@@ -197,7 +199,7 @@ def _read(source: str, output: str) -> bytes:
     return content
 
 
-class _Run:
+class Run:
     """All items that are left, through one model; results are written in the order of items.
 
     Args:
@@ -246,7 +248,7 @@ class _Run:
         from ..batch import run_batch
 
         writer = Writer(self._manner, model.name, model.options.seed)
-        ahead = _AHEAD * model.runtime.parallel
+        ahead = AHEAD * model.runtime.parallel
         refresh = _Seldom(bar.refresh)
 
         def may_start() -> bool:

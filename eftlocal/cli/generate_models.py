@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..options import GenerationOptions, RuntimeOptions, option_name
+from ..options import RuntimeOptions
 from .options import Arguments
 
 if TYPE_CHECKING:
@@ -17,32 +17,50 @@ _PARALLEL = (8, 4, 2)
 _WITHOUT_EFFECT = ("trace", "top_logprobs")
 
 
-def settings_of(arguments: Arguments, kv_unified: str | None) -> dict[str, Any]:
-    """The models' files, and all options that a text depends on.
+def steadied(arguments: Arguments, kv_unified: str | None) -> Arguments:
+    """The same such that the clock and neighbours change no text, where nobody wants otherwise.
+
+    What the user or the entry says counts; else there are no drafts, whose lengths follow the
+    clock, and every text has a KV cache of its own, whose rounding is its own, too.
+
+    Raises:
+        EftlocalError: for an unknown entry.
+    """
+    entry, _ = _located(arguments)
+    runtime, generation = dict(arguments.runtime), dict(arguments.generation)
+    if kv_unified:
+        runtime["kv_unified"] = kv_unified
+    elif "kv_unified" not in entry.runtime:
+        runtime["kv_unified"] = "off"
+    if "draft" not in entry.options:
+        generation.setdefault("draft", "off")
+    return replace(arguments, runtime=runtime, generation=generation)
+
+
+def settings_of(arguments: Arguments) -> dict[str, Any]:
+    """All that a text depends on beside its line: the content of files, versions, all options.
 
     Raises:
         EftlocalError: where a file is not there.
     """
-    entry, files = _located(arguments)
-    runtime = RuntimeOptions().updated(entry.runtime).updated(arguments.runtime)
-    generation = GenerationOptions().updated(entry.options).updated(arguments.generation)
-    values = {option_name(name): value for name, value in asdict(generation).items()}
+    from ..evaluate.systems import Models
+
+    entry, _ = _located(arguments)
+    name = None if arguments.files else arguments.entry
+    models = Models(name, arguments.files, arguments.models, arguments.runtime)
+    content = models.content(arguments.generation)
+    runtime, options = content["runtime"], content["options"]
     return {
         "model": entry.name,
-        **{role: [path.name, path.stat().st_size] for role, path in files.items()},
-        **{name: value for name, value in values.items() if name not in _WITHOUT_EFFECT},
-        "ctx": runtime.ctx,
-        "cache_type": runtime.cache_type,
-        "kv_unified": kv_unified or runtime.kv_unified,
+        **{key: value for key, value in content.items() if key not in ("runtime", "options")},
+        **runtime,
+        **{key: value for key, value in options.items() if key not in _WITHOUT_EFFECT},
     }
 
 
-def with_sequences(arguments: Arguments, parallel: int | None, kv_unified: str | None) -> Arguments:
+def with_sequences(arguments: Arguments, parallel: int | None) -> Arguments:
     """The same with a number of sequences: what was asked for, or what there is memory for."""
-    runtime = dict(arguments.runtime)
-    if kv_unified:
-        runtime["kv_unified"] = kv_unified
-    runtime["parallel"] = parallel or _most(replace(arguments, runtime=runtime))
+    runtime = {**arguments.runtime, "parallel": parallel or _most(arguments)}
     return replace(arguments, runtime=runtime)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,13 @@ SEED = 0
 _KEPT = "what is done is kept, and the same command goes on from there"
 _CONTEXT_WORDS = ("context_length", "context length", "context window", "context holds", "too long")
 _CAREFUL: dict[str, Any] = {"temperature": 0, "seed": SEED}
+DEFAULT_KEY = "OPENAI_API_KEY"
+"""The environment variable of a key that is OpenAI's until somebody says otherwise."""
+_FIRST = 3
+"""So many questions that are refused in every form, before any is answered, are no accident."""
+_OFTEN = 2
+"""So many questions in a row that only a plainer form gets through mean that all need it."""
+_HEADERS = ("accept", "authorization", "content-type", "user-agent")
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,7 @@ class Server:
         model: its name there.
         key_variable: the environment variable with the key.
         sends_key: whether this URL may be sent the key.
+        key_option: names another variable.
         timeout: seconds that one answer may take.
         retries: how often a request is sent again after 408, 409, 429, 5xx and lost connections,
             with growing pauses, or as Retry-After says.
@@ -40,8 +49,9 @@ class Server:
 
     url: str
     model: str
-    key_variable: str = "OPENAI_API_KEY"
+    key_variable: str = DEFAULT_KEY
     sends_key: bool = True
+    key_option: str = "--judge-key-env"
     timeout: float = 120.0
     retries: int = 4
     concurrency: int = 4
@@ -88,22 +98,81 @@ def same_place(one: str, other: str) -> bool:
     return (first.scheme, first.netloc.lower()) == (second.scheme, second.netloc.lower())
 
 
+def may_have_default_key(url: str) -> bool:
+    """Whether a URL is OpenAI's own, or on this machine: others get keys that are named for them.
+
+    Raises:
+        UsageError: as `checked_url` does.
+    """
+    parts = urlsplit(checked_url(url))
+    host = parts.hostname or ""
+    if (parts.scheme, host) == ("https", "api.openai.com") or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class _Api(openai.AsyncOpenAI):
+    """The package's client, without what it sends along because the environment says so.
+
+    An organization, a project and custom headers are meant for OpenAI, not for every judge.
+    """
+
+    @property
+    def default_headers(self) -> dict[str, Any]:
+        """Only what a request needs."""
+        return {
+            name: value
+            for name, value in super().default_headers.items()
+            if name.lower() in _HEADERS or name.lower().startswith("x-stainless-")
+        }
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a judge gave to one question.
+
+    Attributes:
+        verdict: None where there is none.
+        answers: as they came.
+        refused: why it did not take the question, in its own words; "" where it took it.
+    """
+
+    verdict: Verdict | None
+    answers: Sequence[str]
+    refused: str = ""
+
+
+class _Refused(Exception):
+    """The judge does not take this question."""
+
+
 @dataclass
 class Client:
     """Asks one judge; belongs to one event loop.
 
     Args:
         server: where it is.
+        has_answered: whether it has given verdicts before, so that its refusals are about
+            questions, not about how it is asked.
     """
 
     server: Server
+    has_answered: bool = False
     _api: openai.AsyncOpenAI = field(init=False)
     _form: int = field(init=False, default=0)
+    _plainer: list[int] = field(init=False, default_factory=list)
+    _n_refused: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self._api = openai.AsyncOpenAI(
+        key = self.server.key
+        self._api = _Api(
             base_url=self.server.url,
-            api_key=self.server.key,
+            api_key=key,
+            # Said here, because the environment could name another one.
+            default_headers={"Authorization": f"Bearer {key}"},
             timeout=self.server.timeout,
             max_retries=self.server.retries,
         )
@@ -112,12 +181,11 @@ class Client:
         """Close all connections."""
         await self._api.close()
 
-    async def judge(self, messages: Messages, form: Form) -> tuple[Verdict | None, list[str]]:
+    async def judge(self, messages: Messages, form: Form) -> Given:
         """A verdict and the answers as they came; asked once more where one cannot be read.
 
-        Returns:
-            None as the verdict where the second answer cannot be read either, or where the
-            question is longer than the judge can read.
+        There is no verdict where the second answer cannot be read either, or where the judge
+        refuses the question: its filter does, or it is too long.
 
         Raises:
             EftlocalError: where the endpoint does not do its work; says what to do.
@@ -125,36 +193,51 @@ class Client:
         told = list(messages)
         answers: list[str] = []
         for _ in range(2):
-            text = await self._ask(told, form)
-            if text is None:
-                return None, [*answers, "(longer than the judge can read)"]
+            try:
+                text = await self._ask(told, form)
+            except _Refused as refusal:
+                return Given(None, answers, str(refusal))
             answers.append(text)
             if verdict := read_answer(text, form):
-                return verdict, answers
+                return Given(verdict, answers)
             told = [*told, {"role": "assistant", "content": text or "(nothing)"}]
             told.append({"role": "user", "content": retry_message(form)})
-        return None, answers
+        return Given(None, answers)
 
-    async def _ask(self, messages: Messages, form: Form) -> str | None:
-        """One answer; None where the question is too long for the judge.
+    async def _ask(self, messages: Messages, form: Form) -> str:
+        """One answer.
 
         Endpoints differ in what they take: whatever one refuses with 400 is asked again in a
-        plainer form, and the form that worked is the first one from then on.
+        plainer form, and one that is needed often is the first one from then on.
+
+        Raises:
+            _Refused: where the judge takes this question in no form.
         """
         forms = self._forms(form)
-        start = self._form
-        for number in range(start, len(forms)):
+        refused: openai.APIStatusError | None = None
+        for number in range(self._form, len(forms)):
             try:
                 reply = await self._send(messages, forms[number])
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                refused = error
                 if _is_too_long(error):
-                    return None
-                if number == len(forms) - 1:
-                    raise self._failure(error) from None
+                    raise _Refused(self._said(error)) from None
                 continue
-            self._form = max(self._form, number)
-            return self._text(reply)
-        raise AssertionError("there is always a last form")
+            text = self._text(reply)
+            self._passed(number)
+            return text
+        assert refused is not None
+        self._n_refused += 1
+        if not self.has_answered and self._n_refused >= _FIRST:
+            raise self._failure(refused)
+        raise _Refused(self._said(refused))
+
+    def _passed(self, number: int) -> None:
+        """Remember which form was answered."""
+        self.has_answered = True
+        self._plainer = [*self._plainer, number] if number > self._form else []
+        if len(self._plainer) >= _OFTEN:
+            self._form, self._plainer = min(self._plainer), []
 
     def _forms(self, form: Form) -> Sequence[dict[str, Any]]:
         schema = {"name": "verdict", "strict": True, "schema": form.schema}
@@ -198,8 +281,7 @@ class Client:
         elif isinstance(error, openai.APIConnectionError):
             text = "cannot be reached; is it running, and is the URL right?"
         elif isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            text = f"refuses the key ({error.status_code}); set {server.key_variable} to one that"
-            text += " it takes, or name another variable with --judge-key-env"
+            text = self._unwelcome(error.status_code)
         elif isinstance(error, openai.NotFoundError):
             text = f"has no model {server.model!r}, or no chat completions under this URL (404);"
             text += f" check --judge-model and that the URL ends as the API's: {self._said(error)}"
@@ -211,6 +293,17 @@ class Client:
         else:
             text = "answers with something that is no JSON; the URL of most APIs ends in /v1"
         return EftlocalError(f"{where} {text} ({_KEPT})")
+
+    def _unwelcome(self, status: int) -> str:
+        """What is wrong with the key, and which option changes it."""
+        server = self.server
+        if not server.sends_key:
+            hint = f"name the variable that holds its key with {server.key_option}"
+            return f"wants a key, and was sent none ({status}); {hint}"
+        return (
+            f"refuses the key ({status}); set {server.key_variable} to one that it takes, or "
+            f"name another variable with {server.key_option}"
+        )
 
     def _said(self, error: openai.APIStatusError) -> str:
         """The server's own words, without what a terminal would obey and without the key."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,10 +24,12 @@ class Judge:
     Attributes:
         title: what tables call it.
         verdicts: by the keys of asks.
+        refused: keys of the asks that the judge did not take.
     """
 
     title: str
     verdicts: Verdicts
+    refused: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,11 @@ class Contest:
         rows = np.array(found, dtype=np.float64).reshape(len(found), 3)
         return Pairs(rows[:, 0], rows[:, 1], rows[:, 2])
 
-    def n_asked(self, judge: Judge) -> tuple[int, int]:
-        """How many questions there are, and how many of them have no verdict."""
+    def n_asked(self, judge: Judge) -> tuple[int, int, int]:
+        """How many questions there are, how many without a verdict, and how many refused ones."""
         asks = all_asks(self.replies, self.roles, self.pairs)
-        return len(asks), sum(judge.verdicts.get(ask.key) is None for ask in asks)
+        n_missing = sum(judge.verdicts.get(ask.key) is None for ask in asks)
+        return len(asks), n_missing, sum(ask.key in judge.refused for ask in asks)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ INTRO = (
     "Brackets hold 95 % intervals: of a bootstrap that draws prompts with all their turns, and "
     "Wilson's for shares, with the number of prompts. An answer of a judge that could not be read "
     "was asked for once more; one that could not be read then, either, is counted as no verdict "
-    "and is part of no other number.",
+    "and is part of no other number, and so is a question that a judge refuses, because of its "
+    "filter or its length.",
 )
 
 
@@ -199,14 +200,14 @@ def _pair_agreement(
 
 def _missing(contest: Contest, judges: Sequence[Judge]) -> Table:
     """How many questions there were, and how many have no verdict."""
-    rows = []
-    for judge in judges:
-        n_asked, n_missing = contest.n_asked(judge)
-        rows.append((judge.title, float(n_asked), float(n_missing)))
+    rows: list[tuple[Cell, ...]] = [
+        (judge.title, *map(float, contest.n_asked(judge))) for judge in judges
+    ]
     columns = (
         Column("judge", "judge"),
         Column("questions", "questions"),
         Column("no_verdict", "no verdict"),
+        Column("refused", "of these refused"),
     )
     failed = {
         title: sum(bool(exchange.error) for exchange in exchanges)
