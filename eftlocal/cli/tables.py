@@ -44,8 +44,8 @@ GENERATION: dict[str, tuple[ParamType, str]] = {
     "draft": (
         WordOrCount("auto", "off"),
         "Most tokens decided per round (2 to 16), off, or auto: as many as pay, by the clock. "
-        "Logits of real models depend a little on the size of batches, so exact reruns need a "
-        "number or off.",
+        "Logits of real models depend a little on the size of batches, which follows the clock, "
+        "too: exact reruns need off.",
     ),
     "accept": (
         click.Choice(["coupled", "rejection"]),
