@@ -89,7 +89,8 @@ def serving(
     place = () if "--unix-socket" in args else ("--port", "0")
     process = subprocess.Popen(
         command("serve", *place, *args),
-        env=environment(folder, **(env or {})),
+        # glibc gives many threads a heap each; how many is no question of leaks.
+        env=environment(folder, MALLOC_ARENA_MAX="2", **(env or {})),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
