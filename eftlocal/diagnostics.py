@@ -23,10 +23,12 @@ ORIGINS: Mapping[str, str] = {
     "base": "the base changed what the tuned model would have said",
     "delta": "the delta changed what the base would have said",
     "fusion": "neither base nor tuned model would have chosen it",
+    "alone": "one of the models spoke alone, and base or tuned model would have chosen otherwise",
     "sampling": "sampling took another token than the likeliest of the fused distribution",
 }
 """Where a token comes from. Where several experts have a part in it, agreement needs all of their
-tuned models, and delta at least one."""
+tuned models, and delta at least one. Where one model speaks alone, it is agreement, alone or
+sampling."""
 
 # Log-probs are kept to 1e-6, and fused in float32.
 _ROUNDING = 1e-4
@@ -106,6 +108,7 @@ def diagnose(
     alpha: tuple[float, ...],
     token: int,
     n_top: int = N_TOP,
+    alone: bool = False,
 ) -> Trace:
     """Describe where a token came from.
 
@@ -117,6 +120,7 @@ def diagnose(
         alpha: (E) what each delta was multiplied with.
         token: the id that was chosen.
         n_top: how many of each model's likeliest tokens are kept.
+        alone: whether `fused` is the distribution of one model, see `GenerationOptions.part`.
     """
     p, f = log_softmax64(base), log_softmax64(fused)
     t = [log_softmax64(row) for row in tuned]
@@ -132,7 +136,7 @@ def diagnose(
         kl_base_fused=_kl(p, f),
         kl_tuned_reference=tuple(map(_kl, t, q)),
         kl_reference_tuned=tuple(map(_kl, q, t)),
-        origin=_origin(token, views[0], views[1], tuned_views, alpha),
+        origin=_origin(token, views[0], views[1], tuned_views, None if alone else alpha),
         ids=tuple(ids.tolist()),
         n_top=n_top,
         base=views[0],
@@ -175,10 +179,14 @@ def _origin(
     base: ModelTrace,
     fused: ModelTrace,
     tuned: Sequence[ModelTrace],
-    alpha: Sequence[float],
+    alpha: Sequence[float] | None,
 ) -> str:
+    """The key of `ORIGINS`; without alphas one part of the models spoke alone."""
     if token != fused.top:
         return "sampling"
+    if alpha is None:
+        agrees = all(view.top == token for view in (base, *tuned))
+        return "agreement" if agrees else "alone"
     active = [view for view, value in zip(tuned, alpha, strict=True) if value] or tuned
     wanted = [view.top == token for view in active]
     if base.top == token:

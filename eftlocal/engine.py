@@ -94,6 +94,7 @@ class Engine:
             options.alpha_low,
             options.alpha_high,
             options.upscale_top_p,
+            options.part,
         )
         room = self.ensemble.check_room(request.prompts)
         drafter = self.ensemble.roles.drafter(request.weights)
@@ -263,14 +264,16 @@ class Engine:
         fused = self._fusion.fuse(rows, generation.fusion, held)
         row, log_z = fused.logits[0], float(fused.log_z[0])
         shift = 0.0
-        if options.repetition_penalty != 1 and generation.counts:
+        is_fused = generation.fusion.part == "fused"
+        if options.repetition_penalty != 1 and generation.counts and is_fused:
             shift = float(log_sum_exp(rows[self.ensemble.roles.base])[0]) - log_z
         adjusted = adjust(row, options, generation.counts, shift)
         if generation.masking:
             adjusted = generation.masking.apply(adjusted, j)
         token = self._draw(draft, j, adjusted, log_z if adjusted is row else None)
         generation.held = alpha = tuple(fused.alpha[0].tolist())
-        trace = self._fusion.trace(rows, fused, token) if options.trace else None
+        fusion = generation.fusion
+        trace = self._fusion.trace(rows, fusion, fused, token) if options.trace else None
         return self._emit(draft, j, _Decision(row, log_z, token, alpha, trace))
 
     def _draw(self, draft: Draft, j: int, adjusted: Array, log_z: float | None) -> int:

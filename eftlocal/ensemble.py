@@ -14,6 +14,7 @@ import numpy as np
 from .context import Block, Context, Rows
 from .drafting import Costs, most_rows, sizes_to_measure
 from .errors import ContextFull
+from .fusion import heaviest
 
 # How often each size is measured, where there is time.
 _MEASUREMENTS = 3
@@ -41,9 +42,7 @@ class Roles:
         One context is enough: mixing several tuned models was right for one draft in a hundred
         more.
         """
-        if weights is None:
-            return self.drafters[0]
-        return self.drafters[max(range(len(weights)), key=lambda i: abs(weights[i]))]
+        return self.drafters[heaviest(weights)]
 
 
 class Ensemble:

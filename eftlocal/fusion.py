@@ -29,6 +29,8 @@ class FusionSettings:
             each 1/E, and lets them compete where alpha is searched.
         low, high: where alpha is searched.
         upscale_top_p: the filter of `upscaling.upscaled_base`; 1 is off.
+        part: "fused"; or "base", "tuned" or "reference", whose rows are taken as they are: those of
+            the expert whose weight is the largest in size.
     """
 
     alpha: float | str = 1.0
@@ -36,6 +38,7 @@ class FusionSettings:
     low: float = 0.0
     high: float = 2.0
     upscale_top_p: float = 1.0
+    part: str = "fused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,8 @@ class Fused:
     Attributes:
         logits: (R, V) float32, log F up to a constant per row.
         log_z: (R,) float64, that constant: log F = logits - log_z.
-        alpha: (R, E) float64, what each expert's delta was multiplied with.
+        alpha: (R, E) float64, what each expert's delta was multiplied with; 0 where one part of the
+            models speaks alone.
     """
 
     logits: Array
@@ -56,6 +60,11 @@ class Fused:
     def logprobs(self) -> Array:
         """(R, V) float32 log F, normalised per row."""
         return (self.logits - self.log_z[:, None]).astype(np.float32)
+
+
+def heaviest(weights: Sequence[float] | None) -> int:
+    """The index of the expert whose weight is the largest in size; the first one without any."""
+    return 0 if weights is None else max(range(len(weights)), key=lambda i: abs(weights[i]))
 
 
 def fuse(
@@ -81,7 +90,7 @@ def fuse(
         base: (R, V) logits.
         tuned: E arrays (R, V), one per expert.
         reference: E arrays (R, V), one per expert.
-        settings: alpha, weights and filter.
+        settings: alpha, weights and filter; or the part that speaks alone.
         out: (R, V) buffer for the fused logits; a new one is made without it.
         held: what each delta is multiplied with, found earlier; nothing is searched then.
         neutral: ids for which base and reference count as equal.
@@ -90,6 +99,11 @@ def fuse(
         BackendError: where logits are NaN or nothing is left to choose from.
     """
     n_experts = len(tuned)
+    if settings.part != "fused":
+        i = heaviest(settings.weights)
+        alone = {"base": base, "tuned": tuned[i], "reference": reference[i]}[settings.part]
+        row = np.empty(alone.shape, np.float32) if out is None else out
+        return _fuse(alone, tuned, reference, (0.0,) * n_experts, row)
     weights = settings.weights or (1 / n_experts,) * n_experts
     if settings.upscale_top_p < 1 or neutral is not None:
         base = upscaled_base(base, tuned, reference, weights, settings.upscale_top_p, neutral)

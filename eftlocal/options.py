@@ -22,6 +22,9 @@ CONSTRAINTS = ("json_schema", "regex", "grammar")
 ALPHA_MODES = ("dynamic", "grid", "one-sided", "joint")
 """Words for an alpha that is searched for every token; see `alpha.search_alpha`."""
 
+PARTS = ("fused", "base", "tuned", "reference")
+"""Whose distribution a completion is drawn from."""
+
 
 def _check(condition: bool, name: str, value: object, allowed: str) -> None:
     if not condition:
@@ -204,6 +207,9 @@ class GenerationOptions(Sampler):
             weights a fixed alpha gives each of E experts 1/E, and a search chooses among them.
         lambda_: weights (lambda, 1 - lambda) of two experts; outside Python it is called lambda.
         upscale_top_p: the base counts only for tokens in the tuned model's top-p set; 1 is off.
+        part: "fused", or the "base", "tuned" or "reference" model, which then speaks alone, while
+            the others read along; of several experts, the one whose weight is the largest in size.
+            What says how models are fused has no effect then, and alpha is reported as 0.
         trace: describe every token's distributions, see `diagnostics.Trace`.
         seed: the text is a function of it (given equal logits).
         max_tokens: 0 goes on to the end of the context.
@@ -227,6 +233,7 @@ class GenerationOptions(Sampler):
     weight: Mapping[str, float] = field(default_factory=dict)
     lambda_: float | None = None
     upscale_top_p: float = 1.0
+    part: str = "fused"
     trace: bool = False
     seed: int = 0
     max_tokens: int = 0
@@ -311,6 +318,7 @@ class GenerationOptions(Sampler):
         in_range = _is_number(self.upscale_top_p, 0, 1) and self.upscale_top_p > 0
         allowed = "a number above 0, up to 1 (off)"
         _check(in_range, "upscale_top_p", self.upscale_top_p, allowed)
+        _check(self.part in PARTS, "part", self.part, f"{', '.join(PARTS[:-1])} or {PARTS[-1]}")
         _check(isinstance(self.trace, bool), "trace", self.trace, "true or false")
 
     @property

@@ -79,7 +79,8 @@ class Prefill:
         row, log_z = fused.logits[0], float(fused.log_z[0])
         generation.held = alpha = tuple(fused.alpha[0].tolist())
         top = likeliest(row, log_z, options.top_logprobs) if options.top_logprobs else ()
-        trace = self._fusion.trace(rows, fused, token) if options.trace else None
+        fusion = generation.fusion
+        trace = self._fusion.trace(rows, fusion, fused, token) if options.trace else None
         logprob = float(row[token]) - log_z
         generation.scores.append(TokenEvent(token, logprob, alpha, top=top, trace=trace))
 

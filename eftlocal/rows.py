@@ -35,7 +35,7 @@ class RowFusion:
 
         Args:
             rows: (1, V) logits per context.
-            settings: alpha, weights and filter.
+            settings: alpha, weights and filter; or the part that speaks alone.
             held: what each delta is multiplied with; None searches it (or takes a fixed alpha).
 
         Returns:
@@ -46,11 +46,15 @@ class RowFusion:
             base, tuned, reference, settings, out=self._row, held=held, neutral=self._neutral
         )
 
-    def trace(self, rows: Sequence[Array], fused: Fused, token: int) -> Trace:
+    def trace(
+        self, rows: Sequence[Array], settings: FusionSettings, fused: Fused, token: int
+    ) -> Trace:
         """Describe the distributions that a token came from."""
         base, tuned, reference = self._parts(rows)
         experts = [t[0] for t in tuned], [q[0] for q in reference]
-        return diagnose(base[0], *experts, fused.logits[0], tuple(fused.alpha[0].tolist()), token)
+        alpha = tuple(fused.alpha[0].tolist())
+        alone = settings.part != "fused"
+        return diagnose(base[0], *experts, fused.logits[0], alpha, token, alone=alone)
 
     def _parts(self, rows: Sequence[Array]) -> tuple[Array, list[Array], list[Array]]:
         tuned = [rows[tuned] for tuned, _ in self._roles.experts]

@@ -106,6 +106,7 @@ SETTINGS = {
     "weight": ("weight tuned=0.5", "weight", {"tuned": 0.5}),
     "no weight": ("weight none", "weight", {}),
     "filter": ("upscale_top_p 0.9", "upscale_top_p", 0.9),
+    "part": ("part tuned", "part", "tuned"),
 }
 
 
@@ -137,6 +138,7 @@ NONSENSE = {
     "lambda": ("/set lambda 0.3", "lambda = 0.3 is not allowed; use it with two experts, not 1"),
     "lambda form": ("/set lambda half", "lambda: 'half' is not a valid float"),
     "filter": ("/set upscale_top_p 0", "upscale_top_p = 0.0 is not allowed"),
+    "part": ("/set part floor", "'floor' is not one of 'fused', 'base', 'tuned', 'reference'"),
     "trace": ("/set trace true", "unknown parameter 'trace'"),
     "command": ("/nonsense", "unknown command /nonsense"),
     "prefix": ("/s", "/system, /set, /show, /save, /stats"),

@@ -113,6 +113,10 @@ WRONG_USAGE = {
     "filter of 0": (["chat", "--upscale-top-p", "0", "hi"], "upscale_top_p = 0.0 is not allowed"),
     "filter": (["chat", "--upscale-top-p", "1.5", "hi"], "use a number above 0, up to 1 (off)"),
     "filter nan": (["chat", "--upscale-top-p", "nan", "hi"], "upscale_top_p = nan is not allowed"),
+    "part": (
+        ["chat", "--part", "floor", "hi"],
+        "'floor' is not one of 'fused', 'base', 'tuned', 'reference'",
+    ),
     "no weight": (["chat", "--weight", "math", "hi"], "such as math=0.5"),
     "weight nan": (["chat", "--weight", "a=nan", "hi"], "weight = {'a': nan} is not allowed"),
     "weight of nobody": (["chat", "--weight", "nosuch=1", "hi"], "the experts are: tuned"),

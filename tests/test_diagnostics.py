@@ -164,12 +164,27 @@ def peak(place: int) -> Array:
     return np.array([3 if i == place else 0 for i in range(3)], np.float32)
 
 
-@pytest.mark.parametrize("origin", ORIGINS)
+@pytest.mark.parametrize("origin", STORIES)
 def test_origin_names_who_changed_the_token(origin: str) -> None:
     """The word follows from whose likeliest token was chosen."""
     base, tuned, fused, token = STORIES[origin]
     trace = diagnose(peak(base), [peak(tuned)], [peak(0)], peak(fused), (1.0,), token)
     assert trace.origin == origin
+
+
+def test_origin_of_one_model_alone() -> None:
+    """Nobody has changed what it says: base and tuned models would have said it, too, or not."""
+    assert {*STORIES, "alone"} == {*ORIGINS}
+    experts = [peak(1), peak(2)], [peak(0), peak(0)]
+    origins = [
+        diagnose(peak(base), *small, peak(1), (0.0,) * len(small[0]), token, alone=True).origin
+        for base, small, token in [
+            (1, ([peak(1)], [peak(0)]), 1), (1, ([peak(2)], [peak(0)]), 1),
+            (2, ([peak(1)], [peak(0)]), 1), (2, ([peak(0)], [peak(1)]), 1),
+            (1, experts, 1), (1, experts, 2),
+        ]
+    ]  # fmt: skip
+    assert origins == ["agreement", "alone", "alone", "alone", "alone", "sampling"]
 
 
 def test_origin_asks_the_experts_that_have_a_part_in_it() -> None:

@@ -12,6 +12,7 @@ from eftlocal.errors import UsageError
 from eftlocal.options import (
     ALPHA_MODES,
     MAX_DRAFT,
+    PARTS,
     GenerationOptions,
     RuntimeOptions,
     Sampler,
@@ -91,6 +92,7 @@ GENERATION: dict[str, tuple[str, list[object]]] = {
     ),
     "lambda_": ("a number, such as 0.5", [*NUMBERS, 1001, "dynamic"]),
     "upscale_top_p": ("a number above 0, up to 1", [*NUMBERS, 0, 0.0, -0.1, 1.01, 90]),
+    "part": ("fused, base, tuned or reference", ["", "Base", "floor", 0, None, ["base"], {}]),
     "trace": ("true or false", ["on", 1, 0, None]),
     "seed": ("an integer of 0 or more", COUNTS),
     "max_tokens": ("0 (no limit) or more", COUNTS),
@@ -163,6 +165,7 @@ GOOD: list[tuple[Options, dict[str, Any]]] = [
     (GenerationOptions, {"alpha_low": -2, "alpha_high": -1.5, "alpha_every": 100, "trace": True}),
     (GenerationOptions, {"weight": {"math": 0.5, "code": -1}, "upscale_top_p": 0.9}),
     (GenerationOptions, {"lambda_": 1.5}),
+    *((GenerationOptions, {"part": part}) for part in PARTS),
 ]
 
 

@@ -46,7 +46,7 @@ VALID: tuple[tuple[str, dict[str, Any]], ...] = (
 FIELDS = (
     "messages", "prompt", "model", "n", "max_tokens", "max_completion_tokens", "temperature",
     "seed", "stop", "logprobs", "top_logprobs", "logit_bias", "response_format", "tools",
-    "tool_choice",
+    "tool_choice", "part",
     "stream", "stream_options", "alpha", "alpha_low", "alpha_high", "alpha_every", "lambda",
     "weight", "upscale_top_p", "draft", "accept", "trace", "json_schema", "regex", "grammar",
     "echo", "suffix", "best_of", "format", "options", "keep_alive", "think", "content", "tokens",

@@ -31,6 +31,7 @@ PLAIN: dict[str, Any] = {
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
     "upscale_top_p": 1.0,
+    "part": "fused",
 }
 """The simplest settings: greedy, alpha 1, nothing drafted or filtered."""
 

@@ -286,8 +286,10 @@ def _model(chat: Chat, text: str) -> None:
 def describe_model(chat: Chat) -> str:
     """Return one line about the model in use."""
     settings, model = chat.session.settings, chat.session.model
+    part = settings.part
+    speaking = f"alpha {settings.alpha}" if part == "fused" else f"{part} alone"
     return (
-        f"{model.name}: alpha {settings.alpha}, temperature {settings.temperature}, "
+        f"{model.name}: {speaking}, temperature {settings.temperature}, "
         f"{model.n_ctx:,} tokens of context"
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import UsageError
 from .downloads import offer
 from .interrupts import Interrupts
 from .output import (
@@ -30,6 +31,19 @@ if TYPE_CHECKING:
 _LOADING_DELAY = 0.3
 _PREFILL_DELAY = 0.5
 _GENERATING_DELAY = 0.5
+
+
+def check_fused(arguments: Arguments, command: str) -> None:
+    """Check that no model is to speak alone, for a command that is about the fused model.
+
+    Raises:
+        UsageError, RegistryError: as `Arguments.check` does, and for such a part.
+    """
+    part = arguments.check().part
+    if part != "fused":
+        raise UsageError(
+            f"part = {part} is not allowed here: {command} is about the fused model; use fused"
+        )
 
 
 def load_model(arguments: Arguments, interrupts: Interrupts) -> FusedModel:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .delivery import check_fused
 from .downloads import offer
 from .interrupts import Interrupts
 from .options import listed, option
@@ -59,10 +60,13 @@ def chosen_models(arguments: Arguments, parallel: int = 1) -> Models:
         arguments: the shared options.
         parallel: replies at once. Each has a cache of its own, so that rounding depends little on
             what runs beside it.
+
+    Raises:
+        UsageError: where one part is to speak alone: studies choose who does.
     """
     from ..evaluate.systems import Models
 
-    arguments.check()
+    check_fused(arguments, "eval")
     offer(arguments)
     runtime = {"parallel": parallel, "kv_unified": "off", **arguments.runtime}
     entry = None if arguments.files else arguments.entry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,7 +180,8 @@ def _run(name: str, arguments: Arguments, parallel: int, make: Make, given: dict
         own["prompts"] = None
     prompts = own["prompts"]
     asked = None if prompts is None else asking.own(read_prompts(Path(prompts)))
-    models = chosen_models(arguments, parallel)
+    # Studies choose the options of generations; those of the environment are for other commands.
+    models = chosen_models(replace(arguments, generation={}), parallel)
     words = {**own, "every": given["every"], "seed": given["seed"]}
     facts = {"command": _command(name, arguments, words), "files": _files(arguments, models, own)}
     study = make(_Given(models, asked, own["max_tokens"], facts))

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from ..errors import UsageError
 from .complete import text_prompt
-from .delivery import deliver, run_with_model
+from .delivery import check_fused, deliver, run_with_model
 from .interrupts import Interrupts
 from .options import Arguments, SectionCommand, check_text, model_options, option
 from .output import json_text, plain_text, styled, terminal_width, timing_lines, wants_color
@@ -116,9 +116,12 @@ def _explain_new(
     """Generate a reply and show it.
 
     Raises:
+        UsageError: where one part is to speak alone.
         KeyboardInterrupt: after Ctrl-C; what there was by then is shown.
     """
     from ..explain import record
+
+    check_fused(arguments, "explain")
 
     def work(model: FusedModel, interrupts: Interrupts) -> None:
         make_traced(model)
@@ -219,11 +222,12 @@ def _show(reply: Reply, wishes: _Wishes, arguments: Arguments, changes: Changes 
 
     color = wants_color(arguments.color, sys.stdout)
     look = Look(by=wishes.by, rows=wishes.rows, color=color, width=terminal_width())
+    drawn = draw(reply, look, changes)
     prompt = " ".join(plain_text(reply.header.prompt).split())
     if len(prompt) > _PROMPT_CHARACTERS:
         prompt = "... " + prompt[-_PROMPT_CHARACTERS:]
     click.echo(styled(f"{reply.header.model}: {prompt}", "dim", color), color=True)
-    click.echo("\n" + draw(reply, look, changes), color=True)
+    click.echo("\n" + drawn, color=True)
 
 
 def _content(reply: Reply, changes: Changes | None) -> dict[str, Any]:

@@ -76,8 +76,11 @@ class Arguments:
             return Source.parse(str(self.files["base"])).label
         return self.entry or DEFAULT_ENTRY
 
-    def check(self) -> None:
+    def check(self) -> GenerationOptions:
         """Check, before anything is loaded, that the weights fit the experts.
+
+        Returns:
+            The generation options as the entry and the command line say.
 
         Raises:
             UsageError: naming the experts.
@@ -90,7 +93,9 @@ class Arguments:
             entry = load_registry(self.models).find(self.entry or DEFAULT_ENTRY)
             experts = tuple(expert.name for expert in entry.experts)
             options = options.updated(entry.options)
-        resolve_weights(experts, options.updated(self.generation))
+        options = options.updated(self.generation)
+        resolve_weights(experts, options)
+        return options
 
     def load(self, progress: Callable[[float], None] | None = None) -> FusedModel:
         """Load the models; options of a generation are left to each call.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..options import ALPHA_MODES
+from ..options import ALPHA_MODES, PARTS
 from .types import (
     ExpertWeight,
     GrammarFile,
@@ -40,6 +40,11 @@ GENERATION: dict[str, tuple[ParamType, str]] = {
     "upscale_top_p": (
         click.FLOAT,
         "Let the base speak only on the tuned model's likeliest tokens with this probability.",
+    ),
+    "part": (
+        click.Choice(PARTS),
+        "Let one model speak alone while the others read along; of several experts the one that "
+        "weighs most.",
     ),
     "draft": (
         WordOrCount("auto", "off"),

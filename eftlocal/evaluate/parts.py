@@ -20,6 +20,7 @@ FUSED, TUNED, CEILING = "fused", "tuned alone", "ceiling"
 
 _OF_FUSING = (
     "alpha", "alpha_low", "alpha_high", "alpha_every", "weight", "lambda", "upscale_top_p",
+    "part",
 )  # fmt: skip
 
 
@@ -115,7 +116,8 @@ class Lineup:
             alone = _single(entry, entry.base, "template")
             return self._part("base", title, alone, 0.0, n_ctx)
         # Its own file may have no template; with alpha 0 it reads what it reads when fused.
-        options = {**_without_fusing(self._said(entry)), "alpha": 0.0, "upscale_top_p": 1.0}
+        plain = {"alpha": 0.0, "upscale_top_p": 1.0, "part": "fused"}
+        options = {**_without_fusing(self._said(entry)), **plain}
         return Part("base", System(title, self.models, options))
 
     def _tuned(self, entry: Entry, files: Mapping[str, Path], n_ctx: int | None) -> Iterator[Part]:

@@ -61,6 +61,9 @@ class Models:
         runtime = asdict(RuntimeOptions().updated(entry.runtime).updated(self.runtime))
         generation = GenerationOptions().updated(entry.options).updated(options)
         values = {option_name(f.name): getattr(generation, f.name) for f in fields(generation)}
+        if generation.part == "fused":
+            # What was kept before there were parts is fused, and stays valid.
+            del values["part"]
         templates = {
             role: file_digest(style) if isinstance(style, Path) else style
             for role, style in entry.templates.items()

@@ -139,8 +139,17 @@ def strongest(reply: Reply, n: int) -> list[TracedToken]:
 
 
 def alpha_range(header: Header) -> AlphaRange:
-    """Where the reply's alpha was chosen."""
+    """Where the reply's alpha was chosen.
+
+    Raises:
+        UsageError: for a reply of one part alone, which has none.
+    """
     options, weights = header.generation_options, header.weights
+    if options.part != "fused":
+        raise UsageError(
+            f"the reply is that of one model alone (part = {options.part}), so there is no fusing "
+            "to explain; use a reply of the fused model"
+        )
     if options.alpha not in ALPHA_MODES:
         return AlphaRange("fixed", float(options.alpha), float(options.alpha), weights)
     mode = str(options.alpha)
@@ -153,6 +162,9 @@ def changes_at(reply: Reply, alpha: float) -> Changes:
 
     Weights stay what they were; without any, each of E experts gets alpha / E. Whether an unsaved
     token might come first, see `diagnostics.top_at`.
+
+    Raises:
+        UsageError: for a reply of one part alone.
     """
     n = len(reply.header.experts)
     weights = alpha_range(reply.header).weights or (1 / n,) * n
@@ -192,7 +204,7 @@ def summarise(reply: Reply) -> Summary:
     """Count and average.
 
     Raises:
-        UsageError: for a reply without tokens.
+        UsageError: for a reply without tokens, or of one part alone.
     """
     n = len(reply.tokens)
     if not n:

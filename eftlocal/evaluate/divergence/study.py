@@ -208,8 +208,8 @@ def _origins(found: Sequence[Tokens]) -> Table:
 
 
 def _shown() -> list[str]:
-    """Greedy replies have no tokens that sampling took."""
-    return [origin for origin in ORIGINS if origin != "sampling"]
+    """Greedy replies of the fused model have no tokens that sampling or one part alone took."""
+    return [origin for origin in ORIGINS if origin not in ("alone", "sampling")]
 
 
 def _comes_from(origin: str) -> Holds:

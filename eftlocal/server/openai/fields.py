@@ -52,6 +52,9 @@ class FusionFields(Body):
         None, alias="lambda", description="Weights (lambda, 1 - lambda) of two experts."
     )
     upscale_top_p: Number = None
+    part: Literal["fused", "base", "tuned", "reference"] | None = Field(
+        None, description="The model that speaks alone; fused is all of them together."
+    )
     draft: int | Literal["auto", "off"] | None = Field(
         None, description="Tokens that one round may decide."
     )
