@@ -45,14 +45,15 @@ def test_every_option_is_passed_on(tmp_path: Path) -> None:
         "--max-body": "2M", "--log-level": "debug", "--parallel": "3", "--kv-unified": "off",
         "--ctx": "512", "--alpha": "dynamic", "--temperature": "0",
     }  # fmt: skip
-    verbose = ("--verbose", "--verbose")
+    verbose, switches = ("--verbose", "--verbose"), ("--insecure", "--open")
     flat = [part for pair in args.items() for part in pair]
-    settings = settings_for(*flat, "--api-key", "two", "--log-json", *verbose, "--insecure")
+    settings = settings_for(*flat, "--api-key", "two", "--log-json", *verbose, *switches)
     (served,) = settings.served
     assert settings == Settings(
         served=(served,),
         host="0.0.0.0",
         port=0,
+        open_page=True,
         keys=("one", "two", "three"),
         insecure=True,
         allow_hosts=("llm.example",),
@@ -122,6 +123,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "port": (["--port", "70000"], "70000 is not in the range"),
     "port is no number": (["--port", "http"], "'http' is not a valid int"),
     "two places": (["--unix-socket", "s", "--port", "1"], "not both"),
+    "a page at a socket": (["--unix-socket", "s", "--open"], "--unix-socket or --open, not both"),
     "empty key": (["--api-key", ""], "an API key is empty"),
     "odd key": (["--api-key", "s3cret key"], "use ASCII"),
     "no key file": (["--api-key-file", "/nowhere/keys"], "cannot read the keys"),

@@ -22,6 +22,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ATLAS = ("large.gguf", "small-chat.gguf", "small.gguf")
 MOST_BYTES = 16_000_000
+PAGE = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "eftlocal/server/page").rglob("*")
+    if path.is_file() and "__pycache__" not in path.parts
+)
 
 REPORT = """
 import json, eftlocal
@@ -108,13 +113,14 @@ def test_an_editable_install_uses_the_source_tree(tmp_path: Path) -> None:
 
 
 def test_a_wheel_holds_the_package_and_nothing_else(built: dict[str, Path]) -> None:
-    """Tests and scripts stay out; the licence, the type marker and the model card are in."""
+    """Tests and scripts stay out; the licence, the type marker and the page are in."""
     with zipfile.ZipFile(built["wheel"]) as wheel:
         names = wheel.namelist()
         size = sum(item.file_size for item in wheel.infolist())
     assert {name.split("/")[0] for name in names} == {"eftlocal", "eftlocal-0.1.0.dist-info"}
     for wanted in ("models.toml", "py.typed", *(f"families/atlas/{file}" for file in ATLAS)):
         assert f"eftlocal/{wanted}" in names
+    assert "eftlocal/server/page/index.html" in PAGE and set(PAGE) <= set(names)
     assert "eftlocal-0.1.0.dist-info/licenses/LICENSE" in names
     assert not [name for name in names if "__pycache__" in name]
     assert size < MOST_BYTES
@@ -126,6 +132,6 @@ def test_an_sdist_holds_the_sources(built: dict[str, Path]) -> None:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     wanted = {"LICENSE", "README.md", "models.toml", "pyproject.toml", "scripts/check"}
     assert wanted < names
-    assert "tests/test_packaging.py" in names
+    assert "tests/test_packaging.py" in names and set(PAGE) <= names
     allowed = {".ci", ".gitignore", "PKG-INFO", "eftlocal", "scripts", "tests", *wanted}
     assert {name.split("/")[0] for name in names} <= allowed

@@ -25,6 +25,10 @@ def test_health_follows_the_models(trio: Trio, tmp_path: Path) -> None:
         server.post("/tokenize", 503, prompt="a", model="missing")
         server.until(lambda: server.client.get("/health").json() != {"status": "loading"})
         assert server.get("/health", 503) == {"status": "failed"}
+        props = server.get("/props?model=missing")
+        assert props["state"] == "failed"
+        assert "a file of it is missing or damaged" in props["failure"]
+        assert str(tmp_path) not in props["failure"]
         assert server.client.get("/health").headers["retry-after"] == "1"
         server.load("atlas")
         assert server.get("/health") == {"status": "ok"}
@@ -58,6 +62,8 @@ def test_props_tell_how_the_model_generates(server: Running) -> None:
     props = server.get("/props?model=atlas:latest")
     assert props["is_sleeping"] is False
     assert unloaded["is_sleeping"] is True
+    assert (unloaded["state"], unloaded["progress"]) == ("unloaded", 0.0)
+    assert (props["state"], props["progress"], props["failure"]) == ("loaded", 1.0, None)
     assert props["n_ctx"] == props["default_generation_settings"]["n_ctx"] == 1024
     assert props["total_slots"] == unloaded["total_slots"] == 2
     params = props["default_generation_settings"]["params"]

@@ -179,12 +179,13 @@ def test_it_answers_before_the_model_is_there(tmp_path: Path) -> None:
 
 
 def test_the_ready_line(tmp_path: Path) -> None:
-    """One line on stderr with address, models and the page of docs; nothing on stdout."""
+    """One line on stderr with address, models, the page and the API; nothing on stdout."""
     with serving(tmp_path, "-m", "atlas", "-m", "atlas-experts", "--log-level", "error") as server:
         (line,) = server.lines
         url = server.url
-        assert (
-            line == f"eftlocal serves atlas, atlas-experts at {url} (how to use it: {url}/docs)\n"
+        assert line == (
+            f"eftlocal serves atlas, atlas-experts at {url} "
+            f"(the page: {url}/, the API: {url}/docs)\n"
         )
         names = [item["id"] for item in httpx.get(f"{url}/v1/models").json()["data"]]
         assert names == ["atlas", "atlas-experts"]

@@ -30,7 +30,7 @@ PARALLEL = 4
 
 _EPILOG = """\b
 Examples:
-  eftlocal serve
+  eftlocal serve --open
   eftlocal serve -m qwen2.5-14b --port 8000 --parallel 8
   eftlocal serve -m atlas -m two-experts --max-loaded 1 --idle-timeout 600
   eftlocal serve --alpha dynamic --temperature 0
@@ -86,6 +86,8 @@ _OPTIONS = (
            section="Server", help="Port to listen at; 0 takes a free one."),
     option("--unix-socket", type=click.Path(), metavar="PATH", section="Server",
            help="Listen at a Unix socket instead, which only this user may open."),
+    option("--open", "open_page", is_flag=True, section="Server",
+           help="Open the page, a chat with these models, in the browser."),
     option("--parallel", type=click.IntRange(1, 256), section="Server",
            help=f"Requests that a model works on at once.  [default: {PARALLEL}]"),
     option("--kv-unified", type=SWITCH, section="Server",
@@ -160,6 +162,8 @@ def _settings(arguments: Arguments, given: dict[str, Any]) -> Settings:
 
     if given["unix_socket"] and _is_set("host", "port"):
         raise UsageError("give --unix-socket, or --host and --port, not both")
+    if given["unix_socket"] and given["open_page"]:
+        raise UsageError("give --unix-socket or --open, not both: browsers open no Unix sockets")
     keys = given["api_keys"]
     if given["api_key_file"]:
         keys += read_key_file(Path(given["api_key_file"]))
@@ -169,6 +173,7 @@ def _settings(arguments: Arguments, given: dict[str, Any]) -> Settings:
         host=given["host"],
         port=given["port"],
         unix_socket=Path(given["unix_socket"]) if given["unix_socket"] else None,
+        open_page=given["open_page"],
         keys=check_keys(keys),
         insecure=given["insecure"],
         allow_hosts=given["allow_hosts"],

@@ -127,7 +127,7 @@ def create_app(
 
 def all_routers() -> list[APIRouter]:
     """The routes of all APIs."""
-    from . import docs, ollama, operations
+    from . import docs, ollama, operations, page
     from .openai import routes
 
-    return [*routes.routers, ollama.router, operations.router, docs.router]
+    return [*routes.routers, ollama.router, operations.router, docs.router, page.router]

@@ -65,6 +65,8 @@ async def props(service: ServiceDep, name: ModelName = None) -> dict[str, Any]:
         "model_alias": entry.name,
         "models": service.host.names(),
         "state": state.state,
+        "progress": state.progress,
+        "failure": state.failure or None,
         "is_sleeping": worker is None,
         "n_ctx": worker.model.n_ctx if worker else None,
         "total_slots": service.host.runtime(name).parallel,

@@ -91,6 +91,7 @@ class Settings:
         served: the models, the first being what requests without a name get.
         host, port: where to listen; port 0 takes a free one.
         unix_socket: listen there instead.
+        open_page: whether a browser is opened when it listens.
         keys: any of them lets a request in; none where the server is open.
         insecure: whether an address that others reach may go without keys.
         allow_hosts: names that a Host header may have beside those of this machine.
@@ -110,6 +111,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8080
     unix_socket: Path | None = None
+    open_page: bool = False
     keys: tuple[str, ...] = field(default=(), repr=False)
     insecure: bool = False
     allow_hosts: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 import stat
@@ -35,6 +36,20 @@ class Listener:
     url: str
     path: Path | None = None
     inode: int = 0
+
+    @property
+    def page(self) -> str | None:
+        """The address of the page for a browser on this machine; None for a Unix socket."""
+        if self.path is not None:
+            return None
+        host, _, port = self.url.removeprefix("http://").rpartition(":")
+        try:
+            address = ipaddress.ip_address(host.strip("[]"))
+        except ValueError:
+            return f"{self.url}/"
+        if address.is_unspecified:
+            host = "127.0.0.1" if address.version == 4 else "[::1]"
+        return f"http://{host}:{port}/"
 
     def close(self) -> None:
         """Stop listening, and remove the file of a Unix socket."""

@@ -1,11 +1,10 @@
-"""Which models there are: /api/tags, /api/show, /api/ps; and that a server is here."""
+"""Which models there are: /api/tags, /api/show, /api/ps; and which version this is."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.responses import PlainTextResponse
 
 from ... import __version__
 from ...options import option_name
@@ -22,14 +21,10 @@ router = APIRouter(route_class=OllamaRoute)
 API_VERSION = "0.12.6"
 """The version of Ollama whose API this is; clients refuse servers that seem too old."""
 
+GREETING = "Ollama is running (eftlocal speaks its API)"
+"""What `/` says to programs, which look for these words."""
+
 _OLLAMA_NAMES = {"repetition_penalty": "repeat_penalty", "max_tokens": "num_predict"}
-
-
-@router.get("/", response_class=PlainTextResponse)
-@router.head("/", response_class=PlainTextResponse, include_in_schema=False)
-async def root() -> str:
-    """Say that a server is here; clients look for these words."""
-    return "Ollama is running (eftlocal speaks its API)"
 
 
 @router.get("/api/version")

@@ -16,6 +16,8 @@ from ..failures import ApiError, failure_of
 _OPEN = frozenset({"/health", "/v1/health"})
 """Paths that need no key."""
 
+_PAGE = "/page/"
+
 
 def read_key_file(path: Path) -> tuple[str, ...]:
     """The keys of a file: one per line, lines that begin with # left out.
@@ -49,7 +51,7 @@ def check_keys(keys: Iterable[str]) -> tuple[str, ...]:
 
 
 class KeyCheck:
-    """Asks every request but those to /health for a key.
+    """Asks every request for a key, but those to /health and those that read the page.
 
     Args:
         app: what gets the request then.
@@ -62,7 +64,7 @@ class KeyCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with 401."""
-        if scope["type"] == "http" and self._digests and scope["path"] not in _OPEN:
+        if scope["type"] == "http" and self._digests and not _is_open(scope):
             given = _given(Headers(scope=scope))
             if not self._is_key(given):
                 what = "is not valid" if given else "is missing; send Authorization: Bearer KEY"
@@ -79,6 +81,15 @@ class KeyCheck:
         for known in self._digests:
             found |= hmac.compare_digest(known, digest)
         return found
+
+
+def _is_open(scope: Scope) -> bool:
+    """Whether a request needs no key; looks at the same path, to the letter, as routes do."""
+    path = scope["path"]
+    if path in _OPEN:
+        return True
+    # A browser sends no key when it opens an address: the page asks for one itself.
+    return scope["method"] in ("GET", "HEAD") and (path == "/" or path.startswith(_PAGE))
 
 
 def _digest(key: bytes) -> bytes:
