@@ -1,10 +1,9 @@
 import { h, replace } from "./dom.js";
+import { describe, fusionOf, speakerOf } from "./fusion.js";
 import { Markdown } from "./markdown.js";
-import { describe, Settings } from "./settings.js";
 import { TokenView } from "./tokens.js";
 import { compact } from "./trace.js";
 
-export const PARTS = { fused: "fused", tuned: "tuned alone", base: "base alone" };
 const ENDS = {
   length: "It ends here because the context, or the number of tokens asked for, is used up.",
   stopped: "Stopped.",
@@ -12,21 +11,29 @@ const ENDS = {
 
 /** A new answer, to be stored; what it is made with does not change any more. */
 export function newAnswer(id, { model, changes, part, props }) {
-  const { experts, default_generation_settings: own } = props;
-  const bounds = Settings.bounds(own.params, changes);
-  const facts = { id, model, changes, part, experts, bounds, nCtx: props.n_ctx };
-  return { ...facts, state: "waiting", text: "", reasoning: "", error: "" };
+  const fusion = fusionOf(props, changes, part);
+  return { id, model, changes, part, fusion, ...blank() };
+}
+
+/** Whether an answer still comes. */
+export function isOpen({ state }) {
+  return state === "waiting" || state === "streaming";
+}
+
+function blank() {
+  return { state: "waiting", text: "", reasoning: "", error: "", finish: "", facts: "" };
 }
 
 /** Shows one answer while it comes and afterwards. */
 export class AnswerView {
   /**
    * @param answer is filled in as chunks come.
-   * @param onView called with the token view that somebody looks at.
+   * @param onView called when somebody looks at its tokens.
    */
   constructor(answer, onView) {
     this.answer = answer;
-    this.onView = onView;
+    this.onView = () => this.view && onView(this.view);
+    this.speaker = speakerOf(answer.part, answer.fusion);
     this.records = [];
     this.pieces = {};
     this.pending = [];
@@ -40,26 +47,21 @@ export class AnswerView {
     this.compared = h("p", { class: "facts soft" });
     this.tools = h("div", { class: "tools" });
     const body = h("div", { class: "text" }, this.reasoning, this.markdown.element);
-    this.element = h("article", {
-      class: "answer",
-      onpointerenter: () => this.view && onView(this.view),
-      onfocusin: () => this.view && onView(this.view),
-    });
-    this.body = [body, this.tokens];
     const below = [this.notice, this.facts, this.compared, this.tools];
-    this.element.append(this.head, ...this.body, ...below);
+    const follow = { onpointerenter: this.onView, onfocusin: this.onView };
+    const parts = [this.head, body, this.tokens, ...below];
+    this.element = h("article", { class: "answer", ...follow }, ...parts);
     this.refresh();
   }
 
-  /** The elements whose texts are compared with other answers'. */
+  /** The element whose text is compared with other answers'. */
   get shownText() {
-    return this.element.classList.contains("has-tokens") && isTokenView()
-      ? this.tokens : this.markdown.element;
+    return this.view && isTokenView() ? this.tokens : this.markdown.element;
   }
 
   /** Begin anew, where a request is sent again. */
   clear() {
-    Object.assign(this.answer, { text: "", reasoning: "", error: "", state: "waiting" });
+    Object.assign(this.answer, blank());
     this.refresh();
   }
 
@@ -75,98 +77,84 @@ export class AnswerView {
     answer.text += choice?.delta.content ?? "";
     answer.reasoning += choice?.delta.reasoning_content ?? "";
     answer.finish = choice?.finish_reason ?? answer.finish;
-    answer.timings = chunk.timings ?? answer.timings;
-    answer.usage = chunk.usage ?? answer.usage;
-    answer.seed = chunk.eft?.seed ?? answer.seed;
+    this.timings = chunk.timings ?? this.timings;
+    this.usage = chunk.usage ?? this.usage;
+    this.seed = chunk.eft?.seed ?? this.seed;
     this.pending.push(...tokens);
   }
 
   /** Draw what has come; what is hidden waits until it is shown. */
   flush() {
     const { answer } = this;
-    if (!this.view || !isTokenView()) this.markdown.update(answer.text);
-    this.reasoning.hidden = !answer.reasoning;
-    if (answer.reasoning) this.thinking.textContent = answer.reasoning;
     if (this.pending.length) {
       this.addRecords(this.pending.map((entry) => compact(entry, this.pieces)));
       this.pending = [];
     }
+    if (!this.view || !isTokenView()) this.markdown.update(answer.text);
+    this.reasoning.hidden = !answer.reasoning;
+    if (answer.reasoning) this.thinking.textContent = answer.reasoning;
   }
 
   /** Draw the rest, and say how it ended. */
   end(state, error = "") {
-    Object.assign(this.answer, { state, error });
+    Object.assign(this.answer, { state, error, facts: this.spent() });
     this.refresh();
   }
 
-  /** Show tokens that were stored; rubbish of imported files is left out. */
-  restore(records) {
-    try {
-      this.addRecords(records);
-    } catch {
-      this.records = [];
-      replace(this.tokens);
-      this.element.classList.remove("has-tokens");
-    }
-  }
-
+  /** Show more tokens, such as those that were stored. */
   addRecords(records) {
     this.records.push(...records);
     if (!this.view) {
-      const { experts = [], bounds = {} } = this.answer;
-      this.view = new TokenView({ experts, ...bounds });
+      this.view = new TokenView({ ...this.answer.fusion, speaker: this.speaker });
       this.element.classList.add("has-tokens");
       replace(this.tokens, this.view.element);
-      if (this.answer.state !== "done") this.onView(this.view);
+      if (isOpen(this.answer) && this.answer.part === "fused") this.onView();
     }
     this.view.add(records);
   }
 
   /** How it goes, for the status line; the rate is that of the tokens that the page has seen. */
   progress() {
-    const seconds = (performance.now() - this.began) / 1000;
+    const seconds = Math.max(0.1, (performance.now() - this.began) / 1000);
     const count = this.records.length;
     const drafted = this.records.filter((record) => record.draft).length;
-    return `${count} tokens · ${rate(count / seconds)} tokens/s · ${drafted} of them drafted`;
+    return `Answering: ${count} tokens · ${rate(count / seconds)} tokens/s · ${drafted} drafted`;
+  }
+
+  /** What it took, in words. */
+  spent() {
+    const { timings, usage, seed } = this;
+    const { nCtx } = this.answer.fusion;
+    const facts = [];
+    if (timings) {
+      facts.push(`${rate(timings.predicted_per_second)} tokens/s`);
+      facts.push(`${timings.draft_n_accepted} of ${timings.draft_n} drafts accepted`);
+    }
+    const most = nCtx ? ` of ${nCtx.toLocaleString("en")}` : "";
+    if (usage) facts.push(`context ${usage.total_tokens.toLocaleString("en")}${most}`);
+    if (seed !== undefined) facts.push(`seed ${seed}`);
+    return facts.join(" · ");
   }
 
   /** Draw everything but the tools, which belong to the turn. */
   refresh() {
     const { answer } = this;
-    const isOpen = ["waiting", "streaming"].includes(answer.state);
     this.flush();
-    if (!isOpen) this.markdown.finish();
-    const made = describe(answer.changes);
-    replace(this.head, h("b", {}, PARTS[answer.part] ?? answer.part), ` ${answer.model} `, made);
-    this.element.ariaBusy = String(isOpen);
+    if (!isOpen(answer)) this.markdown.finish();
+    replace(this.head, h("b", {}, this.speaker), ` ${answer.model} `, describe(answer.changes));
+    this.element.ariaBusy = String(isOpen(answer));
     this.element.dataset.state = answer.state;
-    const notice = answer.error || ENDS[answer.state === "stopped" ? "stopped" : answer.finish];
-    this.notice.hidden = isOpen || !notice;
-    this.notice.textContent = notice ?? "";
+    const end = answer.state === "stopped" ? "stopped" : answer.finish;
+    const notice = answer.error || (Object.hasOwn(ENDS, end) && ENDS[end]);
+    this.notice.hidden = isOpen(answer) || !notice;
+    this.notice.textContent = notice || "";
     this.notice.classList.toggle("failure", Boolean(answer.error));
-    this.facts.textContent = isOpen ? "" : factsOf(answer);
+    this.facts.textContent = isOpen(answer) ? "" : answer.facts;
   }
-}
-
-/** What an answer took, in words. */
-export function factsOf({ timings, usage, nCtx, seed }) {
-  const facts = [];
-  if (timings) {
-    facts.push(`${rate(timings.predicted_per_second)} tokens/s`);
-    facts.push(`${timings.draft_n_accepted} of ${timings.draft_n} drafts accepted`);
-  }
-  if (usage) facts.push(contextUsed(usage.total_tokens, nCtx));
-  if (seed !== undefined) facts.push(`seed ${seed}`);
-  return facts.join(" · ");
-}
-
-/** How much of the context is used. */
-export function contextUsed(used, nCtx) {
-  return `context ${used}${nCtx ? ` of ${nCtx.toLocaleString("en")}` : ""}`;
 }
 
 /** A rate with as many digits as it deserves. */
-export function rate(perSecond) {
+function rate(perSecond) {
   return Number(perSecond).toFixed(perSecond < 100 ? 1 : 0);
 }
 

@@ -14,11 +14,24 @@ export class Failure extends Error {
   }
 }
 
-const KEY = "eftlocal.key";
+/** The API key, kept until the tab is closed; a browser may refuse to keep it that long. */
+let apiKey = read();
 
-/** Keep the API key until the tab is closed. */
 export function setKey(key) {
-  sessionStorage.setItem(KEY, key);
+  apiKey = key;
+  try {
+    sessionStorage.setItem("eftlocal.key", key);
+  } catch {
+    // It is known as long as the page is open.
+  }
+}
+
+function read() {
+  try {
+    return sessionStorage.getItem("eftlocal.key");
+  } catch {
+    return null;
+  }
 }
 
 /** The JSON of a GET. */
@@ -39,7 +52,7 @@ export async function* streamChat(body, signal) {
     if (data === "[DONE]") return;
     const chunk = JSON.parse(data);
     if (chunk.error) throw new Failure(chunk.error.message, statusOf(chunk.error));
-    yield chunk;
+    yield { choices: [], ...chunk };
   }
   throw new Failure("the connection was lost");
 }
@@ -47,17 +60,22 @@ export async function* streamChat(body, signal) {
 /** Resolves after so many seconds, or rejects when the signal aborts. */
 export function pause(seconds, signal) {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, 1000 * seconds);
-    signal?.addEventListener("abort", () => {
+    const stop = () => {
       clearTimeout(timer);
-      reject(new DOMException("stopped", "AbortError"));
-    });
+      reject(signal.reason);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", stop);
+      resolve();
+    }, 1000 * seconds);
+    if (signal?.aborted) stop();
+    else signal?.addEventListener("abort", stop, { once: true });
   });
 }
 
 async function ask(path, options) {
-  const key = sessionStorage.getItem(KEY);
-  const headers = { ...options.headers, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+  const own = apiKey ? { Authorization: `Bearer ${apiKey}` } : {};
+  const headers = { ...options.headers, ...own };
   let response;
   try {
     response = await fetch(path, { ...options, headers });

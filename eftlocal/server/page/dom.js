@@ -18,3 +18,15 @@ export function h(tag, props = {}, ...children) {
 export function replace(element, ...children) {
   element.replaceChildren(...children.filter((child) => child != null));
 }
+
+/** Draw something anew without losing the focus: it goes to the button with the same words. */
+export function keepFocus(root, draw) {
+  const focused = document.activeElement;
+  const wasInside = root.contains(focused);
+  const near = focused.closest("article, li");
+  draw();
+  if (!wasInside || document.activeElement === focused) return;
+  const buttons = [...(near?.isConnected ? near : root).querySelectorAll("button")];
+  const same = buttons.find((button) => button.textContent === focused.textContent);
+  (focused.isConnected ? focused : (same ?? root)).focus({ preventScroll: true });
+}

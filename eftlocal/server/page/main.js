@@ -1,19 +1,22 @@
-import { isTokenView, newAnswer } from "./answers.js";
-import { h, replace } from "./dom.js";
+import { isOpen, isTokenView, newAnswer } from "./answers.js";
+import { remembers, remembersColour, toggles } from "./controls.js";
+import { replace } from "./dom.js";
+import { List } from "./list.js";
 import { Server } from "./server.js";
 import { Settings } from "./settings.js";
-import { newId, openStore } from "./store.js";
+import { kept, newId, openStore } from "./store.js";
 import { Strip } from "./strip.js";
 import { legend } from "./tokens.js";
 import { button, onEnter, TurnView } from "./turns.js";
 
 const find = (id) => document.getElementById(id);
-const root = document.documentElement;
 const EXAMPLES = [
   "What is the chemical symbol of gold?",
   "Who wrote Hamlet?",
   "What do you call a young kangaroo?",
 ];
+const SECONDS_PER_SAVE = 1;
+const SECONDS_PER_RATE = 0.25;
 
 /** The page: conversations, the one that is shown, and the requests that run. */
 class App {
@@ -21,29 +24,39 @@ class App {
     this.store = store;
     this.strip = new Strip();
     this.turnViews = new WeakMap();
-    this.running = new Map();
     this.tellAgain = 0;
+    this.runs = new Map(); // id of an answer -> { stop, conversation, view }
+    this.conversation = fresh();
+    this.list = new List(find("conversations"), this);
     this.server = new Server((words, kind) => this.say(words, kind), find("key"));
     const changed = () => this.drawTools();
     this.settings = new Settings(find("fields"), changed, (model) => this.choose(model));
-    find("legend").append(this.strip.element, legend());
   }
 
   async start() {
     this.listen();
+    this.draw();
     const [latest] = await this.store.conversations();
-    await this.open(latest ?? fresh());
-    await this.choose(localStorage.getItem("eftlocal.model"));
+    // A conversation that cannot be shown must not keep the others from being reached.
+    if (latest) await this.open(latest.id).catch(() => this.show(fresh()));
+    await this.list.draw();
     find("message").focus();
+    await this.choose(kept("model"));
   }
 
   /** Take another model entry for the next answers; one that the server lacks is the first. */
   async choose(model) {
-    const props = await this.server.props(model).catch(() => this.server.props());
-    localStorage.setItem("eftlocal.model", props.model);
-    this.settings.show(props);
-    this.drawTools();
-    if (props.state === "loading") this.server.watch(props.model);
+    this.wanted = model;
+    try {
+      const props = await this.server.props(model).catch(() => this.server.props());
+      if (this.wanted !== model) return;
+      kept("model", props.model);
+      this.settings.show(props);
+      this.drawTools();
+      this.server.watch(props.model);
+    } catch (error) {
+      this.say(`${error.message}; ask something to try again`, "trouble");
+    }
   }
 
   /** Write the status line; what changes all the time is not read aloud. */
@@ -54,51 +67,78 @@ class App {
     line.textContent = words;
   }
 
-  /** Show a conversation; answers that still come go on. */
-  async open({ id, ...stored }) {
-    const running = [...this.running.values()].find((run) => run.conversation.id === id);
-    const conversation = running?.conversation ?? { id, ...stored };
+  /** Show a conversation of the store, or the one that its answers still come for. */
+  async open(id) {
+    const running = [...this.runs.values()].find(({ conversation }) => conversation.id === id);
+    this.show(running?.conversation ?? (await this.store.conversation(id)));
+    await this.list.draw();
+  }
+
+  show(conversation) {
+    for (const turn of this.conversation.turns) this.turnViews.get(turn)?.leave();
     this.conversation = conversation;
     find("system").value = conversation.system;
-    for (const turn of conversation.turns) this.settle(turn);
-    this.drawTurns();
-    await this.drawList();
-    find("conversation").scrollTop = find("conversation").scrollHeight;
-  }
-
-  /** An answer that was cut off by the end of the page is as it was saved. */
-  settle(turn) {
-    for (const answer of turn.answers) {
-      const isOpen = ["waiting", "streaming"].includes(answer.state);
-      if (isOpen && !this.running.has(answer.id)) answer.state = "stopped";
+    this.strip.element.hidden = true;
+    for (const answer of conversation.turns.flatMap((turn) => turn.answers)) {
+      // It was cut off by the end of the page, and is as it was saved.
+      if (isOpen(answer) && !this.runs.has(answer.id)) answer.state = "stopped";
     }
+    this.draw();
+    this.scrollToEnd();
+    if (matchMedia("(max-width: 70rem)").matches) find("show-conversations").closePanel();
   }
 
-  async save(conversation = this.conversation) {
-    if (!conversation.turns.length) return;
-    await this.store.save(conversation).catch(() => {
+  /** End what runs of a conversation that is to be deleted, and show another one. */
+  leave(id) {
+    const runs = [...this.runs.values()].filter(({ conversation }) => conversation.id === id);
+    for (const { stop } of runs) stop.abort();
+    if (id === this.conversation.id) this.show(fresh());
+  }
+
+  scrollToEnd() {
+    const place = find("conversation");
+    if (this.conversation.turns.length) place.scrollTop = place.scrollHeight;
+  }
+
+  save(conversation = this.conversation) {
+    if (!conversation.turns.length) return Promise.resolve();
+    return this.store.save(conversation).catch(() => {
       this.say("This browser cannot keep it: its storage is full, or switched off.", "trouble");
     });
   }
 
+  /** Whether something can be asked now; says why where it cannot. */
+  isReady() {
+    const runs = [...this.runs.values()];
+    if (!this.settings.props) this.choose(kept("model"));
+    else if (!runs.some(({ conversation }) => conversation === this.conversation)) return true;
+    else {
+      this.tellAgain = performance.now() + 3000;
+      this.say("An answer still comes. Wait for it, or stop it.", "busy");
+    }
+    return false;
+  }
+
   /** Ask a question at the end of the conversation. */
-  ask(question, withParts, others = []) {
+  ask(question, withParts = find("parts").checked, others = []) {
     const { conversation } = this;
     conversation.title ||= question.slice(0, 80);
     const turn = { question, answers: [], shown: [], chosen: 0, others };
     conversation.turns.push(turn);
-    this.drawTurns();
-    this.answer(turn, { part: "fused" });
+    this.draw();
+    this.answer(turn, this.present("fused"));
     if (withParts) this.compare(turn, 0);
-    find("conversation").scrollTop = find("conversation").scrollHeight;
+    find("message").focus();
+    this.scrollToEnd();
   }
 
   /** Ask another question in a turn's place; it and what followed become its earlier version. */
   edit(turn, question) {
+    if (!this.isReady()) return;
     const tail = this.cut(turn);
     const others = [tail, ...turn.others];
     turn.others = [];
-    this.ask(question, false, others);
+    this.ask(question, undefined, others);
   }
 
   /** Bring the earlier version of a question back, in turns where there are several. */
@@ -109,7 +149,8 @@ class App {
     next[0].others = [...others, tail];
     this.conversation.turns.push(...next);
     this.save();
-    this.drawTurns();
+    this.draw();
+    this.turnViews.get(next[0]).question.querySelector("button").focus();
   }
 
   cut(turn) {
@@ -119,33 +160,48 @@ class App {
 
   /** Answer once more: in the answer's place, or beside it where something would be covered. */
   again(turn, place) {
+    if (!this.isReady()) return;
     const isLast = turn === this.conversation.turns.at(-1);
     const isChanged = this.isChanged(turn.answers[place]);
-    const added = this.answer(turn, { part: "fused" });
-    if (isLast && !isChanged) this.turnViews.get(turn).show([], added);
-    else this.turnViews.get(turn).show([place, added], turn.chosen);
+    const shown = turn.shown.length ? turn.shown : [place];
+    const added = this.answer(turn, this.present("fused"));
+    const covers = isLast && !isChanged && shown.length === 1;
+    this.turnViews.get(turn).show(covers ? [] : [...shown, added], covers ? added : turn.chosen);
   }
 
   /** Put the answers of the tuned model and of the base alone beside an answer. */
-  compare(turn, place) {
+  async compare(turn, place) {
     const { changes, model } = turn.answers[place];
-    const parts = ["tuned", "base"].map((part) => this.answer(turn, { part, changes, model }));
+    const props = model === this.settings.model ? this.settings.props : await this.propsOf(model);
+    if (!props) return;
+    const made = ["tuned", "base"].map((part) => ({ part, changes, model, props }));
+    const parts = made.map((each) => this.answer(turn, each));
     this.turnViews.get(turn).show([place, ...parts], turn.chosen);
+  }
+
+  propsOf(model) {
+    return this.server.props(model).catch((error) => this.say(error.message, "trouble"));
   }
 
   /** Whether the settings are others than those that an answer was made with. */
   isChanged({ model, changes }) {
-    const { settings } = this;
-    return model !== settings.model || JSON.stringify(changes) !== JSON.stringify(settings.changes);
+    const told = (settings) => JSON.stringify(Object.entries(settings).sort());
+    return model !== this.settings.model || told(changes) !== told(this.settings.changes);
+  }
+
+  /** How an answer of a part would be made with the present settings. */
+  present(part) {
+    const { changes, model, props } = this.settings;
+    return { part, changes: { ...changes }, model, props };
   }
 
   /** Let one more answer of a turn come; returns its place among the turn's answers. */
-  answer(turn, { part, changes = this.settings.changes, model = this.settings.model }) {
+  answer(turn, made) {
     const { conversation } = this;
-    const made = { model, changes: { ...changes }, part, props: this.settings.props };
+    const { changes, model, part } = made;
     const answer = newAnswer(newId(), made);
     const place = turn.answers.push(answer) - 1;
-    const body = { model, messages: messagesOf(conversation, turn), ...answer.changes };
+    const body = { ...changes, model, messages: messagesOf(conversation, turn) };
     // Without distributions tokens still have their alphas, and are counted.
     body[isTokenView() ? "trace" : "alphas"] = true;
     if (part !== "fused") body.part = part;
@@ -156,128 +212,133 @@ class App {
   }
 
   async run(conversation, turnView, view, body) {
+    const { id } = view.answer;
     const stop = new AbortController();
-    this.running.set(view.answer.id, { stop, conversation });
+    this.runs.set(id, { stop, conversation, view });
     this.drawBusy();
-    let [savedAt, savedTokens] = [Date.now(), 0];
+    let saved = 0;
     const keep = () => {
-      const from = savedTokens;
-      [savedAt, savedTokens] = [Date.now(), view.records.length];
-      const records = view.records.slice(from);
-      if (records.length) this.store.saveTokens(view.answer.id, from, records).catch(() => {});
+      view.flush();
+      const records = view.records.slice(saved);
+      if (records.length) this.store.saveTokens(id, saved, records).catch(() => {});
+      saved += records.length;
       return this.save(conversation);
     };
+    // Hidden tabs have no frames, but what comes has to be kept all the same.
+    const timer = setInterval(keep, 1000 * SECONDS_PER_SAVE);
     const frame = () => {
-      if (!this.running.has(view.answer.id)) return;
-      this.flush(view);
-      if (Date.now() - savedAt > 1000) keep();
+      if (!this.runs.has(id)) return;
+      this.atEnd(() => view.flush());
       requestAnimationFrame(frame);
     };
     requestAnimationFrame(frame);
-    await keep();
-    await this.drawList();
-    await this.server.answer(view, body, stop.signal);
-    this.running.delete(view.answer.id);
-    await keep();
-    turnView.draw();
-    this.drawBusy();
+    try {
+      keep().then(() => this.list.draw());
+      await this.server.answer(view, body, stop.signal);
+    } finally {
+      clearInterval(timer);
+      this.runs.delete(id);
+      keep().then(() => this.list.draw());
+      this.atEnd(() => turnView.draw());
+      this.drawBusy();
+      this.tellEnd(view);
+    }
   }
 
-  /** Draw what has come, and keep the end of the conversation in sight where it was. */
-  flush(view) {
+  /** Draw something, and keep the end of the conversation in sight where it was. */
+  atEnd(draw) {
     const place = find("conversation");
     const isAtEnd = place.scrollHeight - place.scrollTop - place.clientHeight < 60;
-    view.flush();
-    if (isAtEnd) place.scrollTop = place.scrollHeight;
-    if (view.answer.state !== "streaming" || performance.now() < this.tellAgain) return;
-    this.tellAgain = performance.now() + 250;
+    draw();
+    if (isAtEnd) this.scrollToEnd();
+    this.tellProgress();
+  }
+
+  /** Say how the first answer of this conversation goes that has begun. */
+  tellProgress() {
+    const isMine = ({ conversation }) => conversation === this.conversation;
+    const mine = [...this.runs.values()].filter(isMine).map(({ view }) => view);
+    const view = mine.find(({ records }) => records.length);
+    if (!view || performance.now() < this.tellAgain) return;
+    this.tellAgain = performance.now() + 1000 * SECONDS_PER_RATE;
     this.say(view.progress(), "busy", "off");
   }
 
+  /** When nothing runs any more, say what the answer took, or how the server is. */
+  tellEnd({ answer }) {
+    if (this.runs.size) return;
+    if (answer.state !== "done") this.server.watch(answer.model);
+    else this.say(`Ready: ${answer.model} · ${answer.facts}`, "ready");
+  }
+
   stop() {
-    for (const { stop } of this.running.values()) stop.abort();
+    for (const { stop } of this.runs.values()) stop.abort();
   }
 
   drawBusy() {
-    find("stop").hidden = !this.running.size;
+    find("stop").hidden = !this.runs.size;
   }
 
   drawTools() {
-    for (const turn of this.conversation.turns) this.turnViews.get(turn).drawTools();
+    for (const turn of this.conversation.turns) this.turnViews.get(turn)?.drawTools();
   }
 
-  drawTurns() {
+  draw() {
     const { turns } = this.conversation;
     for (const turn of turns) {
       if (!this.turnViews.has(turn)) this.turnViews.set(turn, new TurnView(turn, this));
       this.turnViews.get(turn).drawQuestion();
     }
     find("welcome").hidden = turns.length > 0;
+    find("legend").hidden = !turns.length;
     replace(find("turns"), ...turns.map((turn) => this.turnViews.get(turn).element));
   }
 
-  async drawList() {
-    const rows = (await this.store.conversations()).map((conversation) => {
-      const isShown = conversation.id === this.conversation.id;
-      const open = () => isShown || this.open(conversation);
-      const remove = () => this.remove(conversation);
-      const title = button(conversation.title, open, { "aria-current": isShown });
-      const label = `Delete ${conversation.title}`;
-      return h("li", {}, title, button("×", remove, { "aria-label": label, title: label }));
-    });
-    replace(find("list"), ...rows);
-  }
-
-  async remove(conversation) {
-    if (!confirm(`Delete "${conversation.title}" for good?`)) return;
-    await this.store.remove(conversation);
-    if (conversation.id === this.conversation.id) await this.open(fresh());
-    await this.drawList();
-  }
-
-  async import(file) {
-    try {
-      const count = await this.store.import(await file.text());
-      this.say(`${count} conversations were imported.`, "ready");
-    } catch (error) {
-      this.say(error.message, "trouble");
-    }
-    await this.drawList();
-  }
-
-  async export() {
-    const url = URL.createObjectURL(new Blob([await this.store.export()]));
-    h("a", { href: url, download: "eftlocal-conversations.json" }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 60_000);
+  /** Show the chart of an answer's tokens, and what their colours mean. */
+  follow(tokens) {
+    const isShown = tokens === this.strip.view && !this.strip.element.hidden;
+    if (!tokens.element.isConnected || isShown) return;
+    this.strip.follow(tokens);
+    replace(find("legend"), this.strip.element, legend(tokens));
   }
 
   listen() {
     const message = find("message");
     const send = () => {
-      if (!message.value.trim() || !this.settings.props) return;
-      if (this.running.size) return this.say("An answer still comes. Wait for it, or stop it.", "busy");
-      this.ask(message.value.trim(), find("parts").checked);
+      const question = message.value.trim();
+      if (!question || !this.isReady()) return;
       message.value = "";
-      return null;
+      this.ask(question);
     };
-    onEnter(message, send, () => this.stop());
+    const stop = () => {
+      this.stop();
+      message.focus();
+    };
+    onEnter(message, send, stop);
     find("send").onclick = send;
-    find("stop").onclick = () => this.stop();
-    find("new").onclick = () => this.open(fresh()).then(() => message.focus());
-    find("export").onclick = () => this.export();
-    find("pick").onclick = () => find("import").click();
-    find("import").onchange = ({ target }) => this.import(target.files[0]);
+    find("stop").onclick = stop;
+    find("new").onclick = () => {
+      this.show(fresh());
+      this.list.draw();
+      message.focus();
+    };
     find("system").oninput = ({ target }) => {
       this.conversation.system = target.value;
       this.save();
     };
+    document.addEventListener("visibilitychange", () => {
+      const { model } = this.settings;
+      if (model && !document.hidden && !this.runs.size) this.server.watch(model);
+    });
     toggles("conversations", "90rem");
     toggles("settings", "70rem");
-    remembers("tokens", () => this.conversation.turns.map((turn) => this.turnViews.get(turn).draw()));
-    remembers("parts", () => {});
+    remembers("tokens", () => {
+      for (const turn of this.conversation.turns) this.turnViews.get(turn).draw();
+    });
+    remembers("parts");
     for (const input of document.querySelectorAll("[name=colour]")) remembersColour(input);
     for (const question of EXAMPLES) {
-      find("examples").append(button(question, () => this.ask(question, true)));
+      find("examples").append(button(question, () => this.isReady() && this.ask(question, true)));
     }
   }
 }
@@ -296,45 +357,6 @@ function messagesOf({ system, turns }, turn) {
   });
   const opening = system.trim() ? [{ role: "system", content: system.trim() }] : [];
   return [...opening, ...before, { role: "user", content: turn.question }];
-}
-
-/** A button that opens and closes a panel; on narrow screens it is closed at first. */
-function toggles(name, width) {
-  const [panel, opener] = [find(name), find(`show-${name}`)];
-  const set = (isOpen) => {
-    panel.hidden = !isOpen;
-    opener.setAttribute("aria-expanded", String(isOpen));
-  };
-  const wide = matchMedia(`(min-width: ${width})`);
-  wide.onchange = () => set(wide.matches);
-  set(wide.matches);
-  opener.onclick = () => set(panel.hidden);
-  panel.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || !matchMedia("(max-width: 70rem)").matches) return;
-    set(false);
-    opener.focus();
-  });
-}
-
-/** A switch whose state is kept, and known to the style sheet. */
-function remembers(name, onchange) {
-  const input = find(name);
-  const kept = localStorage.getItem(`eftlocal.${name}`);
-  const apply = () => (root.dataset[name] = input.checked ? "on" : "off");
-  if (kept) input.checked = kept === "on";
-  apply();
-  input.onchange = () => {
-    localStorage.setItem(`eftlocal.${name}`, apply());
-    onchange();
-  };
-}
-
-function remembersColour(input) {
-  const kept = localStorage.getItem("eftlocal.colour") ?? "variation";
-  const apply = () => (root.dataset.colour = input.value);
-  input.checked = input.value === kept;
-  if (input.checked) apply();
-  input.onchange = () => localStorage.setItem("eftlocal.colour", apply());
 }
 
 new App(await openStore()).start();

@@ -1,4 +1,3 @@
-import { factsOf } from "./answers.js";
 import { Failure, get, pause, setKey, streamChat } from "./api.js";
 
 const STEP = 0.5;
@@ -18,9 +17,17 @@ export class Server {
     return props;
   }
 
-  /** Look after an entry until it is loaded, or is not being loaded. */
+  /** Look after an entry, the last one that this is called for, as long as it is being loaded. */
   async watch(model) {
-    while ((await this.props(model)).state === "loading") await pause(STEP);
+    this.watched = model;
+    try {
+      while ((await this.props(model)).state === "loading") {
+        await pause(STEP);
+        if (this.watched !== model) return;
+      }
+    } catch (error) {
+      this.say(sentence(error.message), "trouble");
+    }
   }
 
   tell({ model, state, progress, failure }) {
@@ -51,12 +58,12 @@ export class Server {
           stop.abort();
         }
       }, body.model, signal);
+      // An entry that was not loaded when it was asked does not know its context before.
+      answer.fusion.nCtx ??= (await propsOf(body.model).catch(() => ({}))).n_ctx;
       view.end("done");
-      this.say(`Ready: ${body.model} · ${factsOf(answer)}`, "ready");
     } catch (error) {
       const isStopped = error.name === "AbortError";
       view.end(isStopped ? "stopped" : "cut", isStopped ? "" : sentence(error.message));
-      this.watch(body.model);
     }
   }
 
@@ -66,7 +73,7 @@ export class Server {
       try {
         return await action();
       } catch (error) {
-        if (error.status === 401) await this.askKey(error.message, signal);
+        if (error.status === 401) await this.askKey(error, signal);
         else if (!error.isPassing) throw error;
         else await this.outwait(error, model, signal);
       }
@@ -96,7 +103,7 @@ export class Server {
         const slots = await get(`slots?model=${encodeURIComponent(model)}`);
         const reading = slots.find((slot) => slot.prefilled_tokens < slot.prompt_tokens);
         const { prefilled_tokens: done, prompt_tokens: all } = reading ?? {};
-        if (reading) this.say(`Reading the prompt: ${done} of ${all} tokens`, "busy");
+        if (reading) this.say(`Reading a prompt: ${done} of ${all} tokens`, "busy");
         else if (slots.length && slots.every((slot) => slot.is_processing)) {
           this.say("The server is busy. The question waits for its turn.", "busy");
         }
@@ -106,16 +113,21 @@ export class Server {
     }
   }
 
-  /** Ask for the API key; a closed dialog asks again, as nothing works without one. */
-  async askKey(message, signal) {
+  /** Ask for the API key; who closes the dialog without one is not asked again before they act. */
+  async askKey(error, signal) {
     const [form, note] = [this.keyDialog.querySelector("form"), this.keyDialog.querySelector("p")];
-    note.textContent = sentence(message);
-    form.reset();
+    note.textContent = sentence(error.message);
     this.say("The server wants an API key.", "trouble");
-    if (!this.keyDialog.open) this.keyDialog.showModal();
-    await new Promise((resolve) => this.keyDialog.addEventListener("close", resolve, { once: true }));
-    setKey(form.elements.key.value);
+    if (!this.keyDialog.open) {
+      form.reset();
+      this.keyDialog.returnValue = "";
+      this.keyDialog.showModal();
+    }
+    const once = { once: true };
+    await new Promise((resolve) => this.keyDialog.addEventListener("close", resolve, once));
     signal?.throwIfAborted();
+    if (this.keyDialog.returnValue !== "use") throw new Failure("the server wants an API key", 403);
+    setKey(form.elements.key.value.trim());
   }
 }
 
@@ -123,7 +135,8 @@ const propsOf = (model) => get(model ? `props?model=${encodeURIComponent(model)}
 
 /** A message of the API as a sentence of the page. */
 function sentence(message) {
-  return `${message[0].toUpperCase()}${message.slice(1)}${/[.!?]$/.test(message) ? "" : "."}`;
+  const words = message || "the server does not say what is wrong";
+  return `${words[0].toUpperCase()}${words.slice(1)}${/[.!?]$/.test(words) ? "" : "."}`;
 }
 
 function cutWords(error) {

@@ -1,28 +1,22 @@
 import { h, replace } from "./dom.js";
+import { NUMBERS } from "./fusion.js";
+import { kept } from "./store.js";
+
+const MODES = ["dynamic", "grid", "one-sided", "joint"];
+const DRAFTS = ["auto", "off", 2, 4, 8, 16];
+const MOST_ALPHA = 3;
 
 /**
  * The panel of settings. What is left empty is as the model entry says; only what was changed is
  * sent, under the names of the API. Changes are kept for each entry.
  */
-const NUMBERS = [
-  ["upscale_top_p", "Top-p filter of the base", { min: 0.01, max: 1, step: 0.01 }],
-  ["temperature", "Temperature", { min: 0, max: 5, step: 0.1 }],
-  ["top_p", "Top-p", { min: 0.01, max: 1, step: 0.01 }],
-  ["seed", "Seed", { min: 0, step: 1 }],
-  ["max_tokens", "Most tokens", { min: 1, step: 1 }],
-];
-const MODES = ["dynamic", "grid", "one-sided", "joint"];
-const DRAFTS = ["auto", "off", 2, 4, 8, 16];
-const KEPT = "eftlocal.settings";
-const MOST_ALPHA = 3;
-
 export class Settings {
   /** @param onChange called after every change, and onModel when another entry is chosen. */
   constructor(element, onChange, onModel) {
     this.element = element;
     this.onChange = onChange;
     this.onModel = onModel;
-    this.kept = read();
+    this.kept = kept("settings") ?? {};
   }
 
   /** Show the entry that /props told of. */
@@ -38,13 +32,6 @@ export class Settings {
     return this.kept[this.model] ?? {};
   }
 
-  /** The bounds of alpha: where it is searched, or what it is fixed at. */
-  static bounds(defaults, changes) {
-    const alpha = changes.alpha ?? defaults.alpha;
-    const { alpha_low: low, alpha_high: high } = defaults;
-    return typeof alpha === "number" ? { low: alpha, high: alpha } : { low, high };
-  }
-
   draw() {
     const own = [this.alpha(), this.weights(), ...NUMBERS.map((row) => this.number(...row))];
     const draft = this.choice("draft", "Draft", DRAFTS);
@@ -56,6 +43,7 @@ export class Settings {
     delete this.kept[this.model];
     this.keep();
     this.draw();
+    this.element.lastChild.focus();
   }
 
   /** Set a field, or leave it to the entry where the value is null. */
@@ -66,14 +54,18 @@ export class Settings {
   }
 
   keep() {
-    localStorage.setItem(KEPT, JSON.stringify(this.kept));
+    kept("settings", this.kept);
     this.onChange();
   }
 
   models() {
     const names = [...new Set([...this.props.models, this.model])];
-    const onchange = (event) => this.onModel(event.target.value);
-    return labelled("Model", h("select", { onchange }, ...options(names, this.model)));
+    const onchange = async (event) => {
+      await this.onModel(event.target.value);
+      this.element.querySelector("[name=model]").focus();
+    };
+    const select = h("select", { name: "model", onchange }, ...options(names, this.model));
+    return labelled("Model", select);
   }
 
   alpha() {
@@ -88,7 +80,9 @@ export class Settings {
     };
     const select = h("select", { name: "alpha", onchange: onmode });
     select.append(...options(modes, isFixed ? "fixed" : (value ?? "")));
-    const [line, slider] = range("Fixed alpha", isFixed ? value : 1, [0, MOST_ALPHA], (alpha) => {
+    const own = Number.isFinite(this.defaults.alpha) ? this.defaults.alpha : 1;
+    const shown = isFixed ? value : own;
+    const [line, slider] = range("Fixed alpha", shown, [0, MOST_ALPHA], (alpha) => {
       this.set("alpha", alpha);
       select.value = "fixed";
     });
@@ -112,8 +106,8 @@ export class Settings {
         const weight = value === null ? others : { ...others, [name]: value };
         this.set("weight", Object.keys(weight).length ? weight : null);
       };
-      const range = { min: -10, max: 10, step: 0.1, value: given[name], placeholder: own[name] };
-      return labelled(`Weight of ${name}`, numberInput(range, onvalue));
+      const props = { step: "any", value: given[name], placeholder: own[name] };
+      return labelled(`Weight of ${name}`, numberInput(props, onvalue));
     });
   }
 
@@ -134,16 +128,8 @@ export class Settings {
   }
 }
 
-/** Changed settings in words, such as "alpha 0.5, temperature 1". */
-export function describe(changes) {
-  const text = (value) => (value && typeof value === "object"
-    ? Object.entries(value).map(([name, weight]) => `${name} ${weight}`).join(", ")
-    : String(value));
-  return Object.entries(changes).map(([name, value]) => `${name} ${text(value)}`).join(", ");
-}
-
 function labelled(label, control) {
-  return h("label", {}, h("span", {}, label), control);
+  return h("label", {}, h("span", {}, label), ...[control].flat());
 }
 
 function options(names, chosen) {
@@ -166,19 +152,13 @@ function range(label, value, [min, max], onvalue) {
 
 /** A field for a number; what is not allowed is marked, and not taken. */
 function numberInput(props, onvalue) {
+  const wrong = h("span", { class: "failure", role: "alert" });
   const input = h("input", { type: "number", inputmode: "decimal", ...props });
   input.addEventListener("input", () => {
     const isFine = input.checkValidity();
     input.setAttribute("aria-invalid", String(!isFine));
+    wrong.textContent = input.validationMessage;
     if (isFine) onvalue(input.value === "" ? null : Number(input.value));
   });
-  return input;
-}
-
-function read() {
-  try {
-    return JSON.parse(localStorage.getItem(KEPT)) ?? {};
-  } catch {
-    return {};
-  }
+  return [input, wrong];
 }

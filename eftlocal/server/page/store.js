@@ -1,5 +1,7 @@
-/** Keeps conversations in this browser: their texts, and apart from them what tokens came from. */
+import { knownChanges } from "./fusion.js";
+import { isRecord } from "./trace.js";
 
+/** Keeps conversations in this browser: their texts, and apart from them what tokens came from. */
 const FORMAT = "eftlocal-conversations";
 
 /** A new id; crypto.randomUUID is missing where a page comes over plain http. */
@@ -15,6 +17,8 @@ export async function openStore() {
 class Store {
   constructor(database) {
     this.database = database;
+    this.removed = new Set();
+    this.saving = Promise.resolve();
   }
 
   /** All conversations, the one that was changed last first. */
@@ -23,9 +27,25 @@ class Store {
     return all.sort((a, b) => b.changed - a.changed);
   }
 
+  conversation(id) {
+    return this.do("conversations", "get", id);
+  }
+
+  /** Keep a conversation; where another tab has changed it, both are kept. */
   save(conversation) {
+    this.saving = this.saving.catch(() => {}).then(() => this.write(conversation));
+    return this.saving;
+  }
+
+  async write(conversation) {
+    if (this.removed.has(conversation.id)) return;
+    const stored = await this.conversation(conversation.id);
+    if (stored && stored.changed !== conversation.changed) {
+      conversation.id = newId();
+      conversation.title = `${conversation.title} (copy)`;
+    }
     conversation.changed = Date.now();
-    return this.do("conversations", "put", conversation, conversation.id);
+    await this.do("conversations", "put", conversation, conversation.id);
   }
 
   /** Keep more token records of an answer: those from a place on. */
@@ -39,9 +59,13 @@ class Store {
     return kept.flat();
   }
 
-  async remove(conversation) {
-    await this.do("conversations", "delete", conversation.id);
-    for (const { id } of answersOf(conversation.turns)) await this.do("tokens", "delete", allOf(id));
+  /** Delete a conversation for good, also where an answer of it still comes. */
+  async remove(id) {
+    this.removed.add(id);
+    await this.saving;
+    const { turns } = await this.conversation(id);
+    await this.do("conversations", "delete", id);
+    for (const answer of answersOf(turns)) await this.do("tokens", "delete", allOf(answer.id));
   }
 
   /** Everything as text, for a file. */
@@ -56,14 +80,14 @@ class Store {
 
   /** Add the conversations of an exported file under new ids; throws an Error with one line. */
   async import(text) {
+    if (!this.database) throw new Error("This browser keeps nothing: its storage is switched off.");
     const { conversations, tokens } = parse(text);
     for (const conversation of conversations) {
       for (const answer of answersOf(conversation.turns)) {
-        const records = tokens[answer.id];
+        const records = list(tokens[answer.id]);
         answer.id = newId();
-        if (Array.isArray(records)) await this.saveTokens(answer.id, 0, records);
+        if (records.every(isRecord)) await this.saveTokens(answer.id, 0, records);
       }
-      conversation.id = newId();
       await this.do("conversations", "put", conversation, conversation.id);
     }
     return conversations.length;
@@ -79,11 +103,21 @@ class Store {
   }
 }
 
+/** Keep a setting of the page, or say what was kept; browsers may refuse both. */
+export function kept(name, value) {
+  try {
+    if (value !== undefined) localStorage.setItem(`eftlocal.${name}`, JSON.stringify(value));
+    return JSON.parse(localStorage.getItem(`eftlocal.${name}`));
+  } catch {
+    return null;
+  }
+}
+
 /** The keys of all token records of an answer. */
 const allOf = (id) => IDBKeyRange.bound([id], [id, []]);
 
 /** All answers of turns, also those of other versions of a question. */
-export function answersOf(turns) {
+function answersOf(turns) {
   return turns.flatMap((turn) => [...turn.answers, ...turn.others.flatMap(answersOf)]);
 }
 
@@ -106,19 +140,21 @@ function parse(text) {
   } catch {
     throw new Error("This file is not JSON. Choose one that Export has written.");
   }
-  const isOurs = content?.format === FORMAT && Array.isArray(content.conversations);
-  if (!isOurs) throw new Error("This file has no conversations. Choose one that Export has written.");
+  if (content?.format !== FORMAT || !Array.isArray(content.conversations)) {
+    throw new Error("This file has no conversations. Choose one that Export has written.");
+  }
   if (content.version !== 1) throw new Error("This file was written by a newer eftlocal.");
-  return { conversations: content.conversations.map(readConversation), tokens: content.tokens ?? {} };
+  const conversations = content.conversations.map(readConversation);
+  return { conversations, tokens: content.tokens ?? {} };
 }
 
-// What is shown has to have the right types; everything else is kept as it is.
 function readConversation(given) {
   return {
+    id: newId(),
     title: words(given?.title) || "Imported",
     system: words(given?.system),
-    created: Number(given?.created) || Date.now(),
-    changed: Number(given?.changed) || Date.now(),
+    created: number(given?.created) ?? 0,
+    changed: number(given?.changed) ?? 0,
     turns: list(given?.turns).map(readTurn),
   };
 }
@@ -126,21 +162,32 @@ function readConversation(given) {
 function readTurn(given) {
   const answers = list(given?.answers).map(readAnswer);
   const isPlace = (place) => Number.isInteger(place) && place >= 0 && place < answers.length;
+  const tails = list(given?.others).map((tail) => list(tail).map(readTurn));
   return {
     question: words(given?.question),
     answers,
     chosen: isPlace(given?.chosen) ? given.chosen : 0,
     shown: list(given?.shown).filter(isPlace),
-    others: list(given?.others).map((tail) => list(tail).map(readTurn)).filter((tail) => tail.length),
+    others: tails.filter((tail) => tail.length),
   };
 }
 
+/** An answer of a file, with what is known and of the right type. */
 function readAnswer(given) {
-  const names = ["id", "text", "reasoning", "error", "model", "part", "state"];
+  const names = ["id", "text", "reasoning", "error", "model", "part", "finish", "facts"];
+  const state = ["done", "cut"].includes(given?.state) ? given.state : "stopped";
   const texts = Object.fromEntries(names.map((name) => [name, words(given?.[name])]));
-  const changes = typeof given?.changes === "object" ? given.changes : null;
-  return { ...given, ...texts, changes: changes ?? {}, experts: list(given?.experts) };
+  const { experts, weights, low, high, nCtx } = given?.fusion ?? {};
+  const fusion = {
+    experts: list(experts).map(words),
+    weights: Array.isArray(weights) ? weights.map((weight) => number(weight) ?? 0) : null,
+    low: number(low) ?? 0,
+    high: number(high) ?? 0,
+    nCtx: number(nCtx),
+  };
+  return { ...texts, state, fusion, changes: knownChanges(given?.changes) };
 }
 
 const words = (value) => (typeof value === "string" ? value : "");
+const number = (value) => (Number.isFinite(value) ? value : null);
 const list = (value) => (Array.isArray(value) ? value : []);

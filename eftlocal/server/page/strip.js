@@ -18,13 +18,14 @@ export class Strip {
 
   /** Show the tokens of a view. */
   follow(view) {
+    if (!view.element.isConnected) return;
     if (this.view) this.view.onchange = null;
     view.onchange = this.wake;
     this.view = view;
     this.element.hidden = false;
     const names = view.experts.length > 1 ? view.experts : ["alpha"];
     const curves = names.flatMap((name, i) => [" ", h("span", { class: `curve e${i % 6}` }, name)]);
-    replace(this.caption, "bars: total variation, lines: ", ...curves);
+    replace(this.caption, `${view.speaker}; bars: total variation, lines: `, ...curves);
     this.wake();
   }
 
@@ -62,8 +63,10 @@ export class Strip {
       pen.stroke();
     }
     const mean = (of) => number(records.reduce((sum, each) => sum + of(each), 0) / records.length);
-    canvas.ariaLabel = `Chart of ${records.length} tokens: mean total variation `
-      + `${mean(({ tv }) => tv)}, mean alpha ${mean((each) => view.alphaOf(each)[0])}`;
+    const variation = records.some(({ tv }) => tv === null)
+      ? "total variation not known" : `mean total variation ${mean(({ tv }) => tv)}`;
+    canvas.ariaLabel = `Chart of ${records.length} tokens: ${variation}, `
+      + `mean alpha ${mean((each) => view.alphaOf(each)[0])}`;
   }
 }
 

@@ -1,15 +1,17 @@
 import { h, replace } from "./dom.js";
 import { ORIGINS, level, number, percent, quoted } from "./trace.js";
 
+const ALPHA = "how much of what tuning changed is added";
 const STEPS = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1, Home: -1e9, End: 1e9 };
 // A pointer that rests this long (ms) is meant; so the card can be reached across other tokens.
 const DWELL = 120;
 
 /** The tokens of one answer in colours; the one that is pointed at or focused has the card. */
 export class TokenView {
-  /** low, high: the bounds of alpha; equal where it is fixed. */
-  constructor({ experts = [], low = 0, high = 2 }) {
-    Object.assign(this, { experts, low, high, records: [], spans: [], current: 0 });
+  /** See `fusionOf`; speaker: whose words these are, "fused" or a part's name. */
+  constructor({ experts, weights, low, high, speaker }) {
+    Object.assign(this, { experts, weights, low, high, speaker });
+    Object.assign(this, { records: [], spans: [], current: 0 });
     const index = ({ target }) => this.spans.indexOf(target);
     this.element = h("div", {
       class: "tokens", role: "group", "aria-label": "Tokens of the answer",
@@ -26,7 +28,7 @@ export class TokenView {
   /** Append records of `compact`. */
   add(records) {
     for (const record of records) {
-      // Browsers lay out a paragraph as a whole: each one that grows has to be an element of its own.
+      // Browsers lay out a paragraph as a whole: the one that grows is an element of its own.
       this.line ??= this.element.appendChild(h("div"));
       // Blanks before a word stay uncoloured; at the end of a line they would be coloured boxes.
       const [, blanks, word] = /^((?: +(?=[^ ]))?)(.*)$/s.exec(record.text);
@@ -59,11 +61,13 @@ export class TokenView {
     this.focus(Math.max(0, Math.min(this.spans.length - 1, this.current + step)));
   }
 
-  /** One alpha (of several, the largest in size), and whether its search ended at a bound. */
+  /** One alpha, before weights (of several, the largest in size), and whether it is at a bound. */
   alphaOf({ alpha }) {
-    const { low, high } = this;
+    const { low, high, weights } = this;
     if (low === high) return [low, false];
-    const chosen = alpha.reduce((a, b) => (Math.abs(b) > Math.abs(a) ? b : a));
+    const sizes = (weights ?? alpha).map(Math.abs);
+    const i = sizes.indexOf(Math.max(...sizes));
+    const chosen = weights ? alpha[i] / (weights[i] || 1) : alpha[i];
     const near = Math.min(Math.abs(chosen - low), Math.abs(chosen - high));
     return [chosen, near < 1e-6 * Math.max(1, high - low)];
   }
@@ -78,15 +82,16 @@ export class TokenView {
   }
 }
 
-/** Explains the colours that are on: CSS shows one of three parts. */
-export function legend(low = 0, high = 2) {
+/** Explains the colours that are on, with a view's bounds of alpha: CSS shows one of three. */
+export function legend({ low, high }) {
   const swatch = (name, text, title) => h("span", { class: `swatch ${name}`, title }, text);
   const at = (i, from, to) => Number((from + ((to - from) * i) / 5).toFixed(2));
   const steps = (name, ...ends) => [0, 1, 2, 3, 4].map((i) =>
     swatch(name + i, `${at(i, ...ends)} to ${at(i + 1, ...ends)}`));
-  const alphas = [...steps("a", low, high), swatch("bound", "at its bound")];
+  const searched = [...steps("a", low, high), swatch("bound", "at its bound")];
+  const alphas = low < high ? searched : ["is the same everywhere"];
   const origins = Object.entries(ORIGINS).map(([word, text]) => swatch(`by-${word}`, word, text));
-  return h("div", { class: "legend" },
+  return h("div", { class: "legend", role: "group", "aria-label": "Legend", tabindex: 0 },
     h("div", { class: "variation" }, "total variation ", ...steps("v", 0, 1)),
     h("div", { class: "alpha" }, "alpha ", ...alphas),
     h("div", { class: "origin" }, "who decided ", ...origins),
@@ -127,6 +132,7 @@ class Card {
     const [span, record] = [view.spans[index], view.records[index]];
     if (!span) return;
     this.span?.style.removeProperty("anchor-name");
+    this.span?.removeAttribute("aria-describedby");
     span.style.setProperty("anchor-name", "--token");
     span.setAttribute("aria-describedby", "card-facts");
     // So that Tab leads from the token into the card.
@@ -144,17 +150,16 @@ function content(record, view) {
   const experts = alpha.length > 1 ? alpha.map((_, i) => `${view.experts[i] ?? i + 1} `) : [""];
   const named = (values) => values.map((value, i) => experts[i] + number(value)).join(", ");
   const fact = (name, value, title) => h("span", { title }, `${name} `, h("b", {}, value));
-  const [chosen, isBound] = view.alphaOf(record);
-  const alphas = view.low < view.high ? named(alpha) : number(chosen);
-  const bound = isBound ? " at its bound" : "";
-  const facts = [fact("alpha", alphas + bound, "how much of what tuning changed is added")];
+  const { speaker } = view;
+  const facts = speaker === "fused" ? [fact("alpha", alphaText(record, view, named), ALPHA)] : [];
   if (models) {
-    facts.push(fact("total variation", number(tv), "between fused and tuned model, 0 to 1"),
-      fact("KL(fused ‖ base)", number(klBase), "how far fusing went from the base, in nats"),
+    facts.push(fact("total variation", number(tv), `between ${speaker} and tuned model, 0 to 1`),
+      fact(`KL(${speaker} ‖ base)`, number(klBase), "how far this is from the base, in nats"),
       fact("KL(tuned ‖ reference)", named(klTuned), "how far tuning went, in nats"));
   }
   const pairs = experts.flatMap((name) => [`${name}tuned`, `${name}reference`]);
-  const columns = models?.map((model, i) => column(["fused", "base", ...pairs][i], model, piece));
+  const names = [speaker, "base", ...pairs];
+  const columns = models?.map((model, i) => column(names[i], model, piece));
   const who = h("span", { class: `swatch by-${origin}` }, origin ?? "not traced");
   const how = ` ${ORIGINS[origin] ?? "only alpha is known"}; `;
   const drafted = draft ? "drafted and accepted" : "not drafted";
@@ -163,6 +168,15 @@ function content(record, view) {
     h("div", { id: "card-facts" }, first, h("p", { class: "row" }, ...facts)),
     h("div", { class: "models" }, ...(columns ?? [])),
   ];
+}
+
+/** Alpha in words; experts that are weighed share one, others have one each. */
+function alphaText(record, view, named) {
+  const [chosen, isBound] = view.alphaOf(record);
+  const isShared = view.low === view.high || Boolean(view.weights);
+  const shares = isShared && record.alpha.length > 1 ? ` (${named(record.alpha)})` : "";
+  const text = isShared ? number(chosen) + shares : named(record.alpha);
+  return text + (isBound ? " at its bound" : "");
 }
 
 /** The likeliest tokens of one model, and the chosen one where it is not among them. */

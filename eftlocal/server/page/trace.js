@@ -63,3 +63,16 @@ export function quoted(text) {
   });
   return `"${shown.length > 60 ? `${shown.slice(0, 57)}...` : shown}"`;
 }
+
+/** Whether something, such as a part of an imported file, is a record of `compact`. */
+export function isRecord(given) {
+  const isNumber = (value) => value === null || Number.isFinite(value);
+  const areNumbers = (values) => Array.isArray(values) && values.every(isNumber);
+  const isPair = (pair) => Array.isArray(pair) && typeof pair[0] === "string" && isNumber(pair[1]);
+  const arePairs = (pairs) => Array.isArray(pairs) && pairs.every(isPair);
+  const isView = (view) => arePairs(view?.top) && isNumber(view.chosen);
+  const { text, piece, alpha, tv, klBase, klTuned, models } = given ?? {};
+  return typeof text === "string" && typeof piece === "string" && [tv, klBase].every(isNumber)
+    && areNumbers(alpha) && alpha.length > 0 && (klTuned === null || areNumbers(klTuned))
+    && (models === null || (Array.isArray(models) && models.every(isView)));
+}

@@ -1,6 +1,6 @@
-import { AnswerView, isTokenView } from "./answers.js";
-import { markDifferences } from "./diff.js";
-import { h, replace } from "./dom.js";
+import { AnswerView, isOpen, isTokenView } from "./answers.js";
+import { clearDifferences, markDifferences } from "./diff.js";
+import { h, keepFocus, replace } from "./dom.js";
 import { copyText } from "./markdown.js";
 
 /** One question and its answers; several of them stand side by side where `turn.shown` says so. */
@@ -13,7 +13,8 @@ export class TurnView {
     this.question = h("div", { class: "question" });
     this.columns = h("div", { class: "columns" });
     this.pages = h("p", { class: "tools" });
-    this.element = h("section", { class: "turn", "aria-label": "Question and answers" });
+    const label = "Question and answers";
+    this.element = h("section", { class: "turn", "aria-label": label, tabindex: -1 });
     this.element.append(this.question, this.columns, this.pages);
     this.drawQuestion();
     this.draw();
@@ -23,11 +24,13 @@ export class TurnView {
   view(answer) {
     let view = this.views.get(answer.id);
     if (!view) {
-      view = new AnswerView(answer, (tokens) => this.app.strip.follow(tokens));
+      view = new AnswerView(answer, (tokens) => this.app.follow(tokens));
       this.views.set(answer.id, view);
       if (answer.state === "waiting") return view;
       this.app.store.tokens(answer.id).then((records) => {
-        if (records.length) view.restore(records);
+        if (records.length) view.addRecords(records);
+        const isLatest = this.turn === this.app.conversation.turns.at(-1);
+        if (view.view && isLatest && answer === this.shown[0]) this.app.follow(view.view);
         this.drawTools();
         this.drawDifferences();
       });
@@ -42,14 +45,25 @@ export class TurnView {
 
   /** Draw all but the question again; answers keep their elements. */
   draw() {
-    const shown = this.shown;
-    const views = shown.map((answer) => this.view(answer));
+    const views = this.shown.map((answer) => this.view(answer));
     for (const view of views) view.refresh();
-    replace(this.columns, ...views.map((view) => view.element));
-    this.columns.classList.toggle("side-by-side", shown.length > 1);
-    this.drawTools();
-    this.drawPages();
+    keepFocus(this.element, () => {
+      const elements = views.map((view) => view.element);
+      const isSame = elements.length === this.columns.children.length;
+      // An element that is put in anew loses its scrolling, and an open card.
+      if (!isSame || elements.some((each, i) => each !== this.columns.children[i])) {
+        replace(this.columns, ...elements);
+      }
+      this.columns.classList.toggle("side-by-side", views.length > 1);
+      this.drawTools();
+      this.drawPages();
+    });
     this.drawDifferences();
+  }
+
+  /** Forget the marks, when the turn is not shown any more. */
+  leave() {
+    clearDifferences(this);
   }
 
   drawQuestion() {
@@ -64,7 +78,10 @@ export class TurnView {
     const field = h("textarea", { "aria-label": "Question", rows: 3 });
     field.value = this.turn.question;
     const send = () => field.value.trim() && this.app.edit(this.turn, field.value.trim());
-    const cancel = () => this.drawQuestion();
+    const cancel = () => {
+      this.drawQuestion();
+      this.question.querySelector("button").focus();
+    };
     onEnter(field, send, cancel);
     const tools = h("div", { class: "tools" }, button("Send", send), button("Cancel", cancel));
     replace(this.question, field, tools);
@@ -79,7 +96,6 @@ export class TurnView {
     const { turn, app } = this;
     const view = this.view(answer);
     const place = turn.answers.indexOf(answer);
-    const isOpen = ["waiting", "streaming"].includes(answer.state);
     const copy = button("Copy answer", ({ target }) => copyText(target, answer.text));
     const again = app.isChanged(answer) ? "Answer again with these settings" : "Answer again";
     const hasParts = turn.shown.some((other) => turn.answers[other].part !== "fused");
@@ -90,12 +106,14 @@ export class TurnView {
     }
     if (turn.shown.length > 1) {
       tools.push(button("Show only this", () => this.show([place], place)));
-      if (turn.chosen === place) tools.push(h("span", { class: "soft" }, "the next question follows this one"));
+      const next = h("span", { class: "soft" }, "the next question follows this one");
+      if (turn.chosen === place) tools.push(next);
       else tools.push(button("Go on with this", () => this.show(turn.shown, place)));
     }
-    const lacksTokens = isTokenView() && answer.text && !view.records.some((record) => record.models);
+    const isTraced = view.records.some((record) => record.models);
     const lack = "What the models wanted was not asked for then. Answer again to see it.";
-    replace(view.tools, ...(isOpen ? [] : tools), lacksTokens ? h("p", {}, lack) : null);
+    const note = isTokenView() && answer.text && !isTraced ? h("p", {}, lack) : null;
+    replace(view.tools, ...(isOpen(answer) ? [] : [...tools, note]));
   }
 
   show(places, chosen) {
@@ -122,12 +140,13 @@ export class TurnView {
   /** Mark the words in which answers differ, when all of them are there. */
   drawDifferences() {
     const shown = this.shown;
-    if (shown.some((answer) => ["waiting", "streaming"].includes(answer.state))) return;
+    if (shown.some(isOpen)) return;
     const views = shown.map((answer) => this.view(answer));
-    const counts = markDifferences(shown.length > 1 ? views.map((view) => view.shownText) : [], this);
+    const texts = shown.length > 1 ? views.map((view) => view.shownText) : [];
+    const counts = markDifferences(texts, this);
     for (const [place, { differing, words }] of counts.entries()) {
-      const text = place ? `${differing} of ${words} words differ (underlined)` : "the others are compared with it";
-      views[place].compared.textContent = text;
+      const text = `${differing} of ${words} words differ (underlined)`;
+      views[place].compared.textContent = place ? text : "the others are compared with it";
     }
     if (shown.length < 2) for (const view of views) view.compared.textContent = "";
   }

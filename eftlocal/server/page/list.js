@@ -1,0 +1,58 @@
+import { h, keepFocus, replace } from "./dom.js";
+import { button } from "./turns.js";
+
+/** The panel of conversations: opens, deletes, exports and imports them. */
+export class List {
+  /** @param app opens and leaves conversations; see App in main.js. */
+  constructor(element, app) {
+    this.element = element;
+    this.app = app;
+    this.rows = element.querySelector("ul");
+    const [exporter, importer] = element.querySelectorAll(".tools button");
+    const file = element.querySelector("[type=file]");
+    exporter.onclick = () => this.export();
+    importer.onclick = () => file.click();
+    file.onchange = () => {
+      this.import(file.files[0]);
+      file.value = "";
+    };
+  }
+
+  async draw() {
+    const all = await this.app.store.conversations().catch(() => []);
+    const rows = all.map(({ id, title }) => {
+      const isShown = id === this.app.conversation.id;
+      const open = () => isShown || this.app.open(id);
+      const label = `Delete ${title}`;
+      const remove = () => this.remove(id, title);
+      return h("li", {},
+        button(title, open, { "aria-current": isShown }),
+        button("×", remove, { "aria-label": label, title: label }));
+    });
+    keepFocus(this.element, () => replace(this.rows, ...rows));
+  }
+
+  async remove(id, title) {
+    if (!confirm(`Delete "${title}" for good?`)) return;
+    this.app.leave(id);
+    await this.app.store.remove(id);
+    await this.draw();
+    this.element.querySelector("button").focus();
+  }
+
+  async import(file) {
+    try {
+      const count = await this.app.store.import(await file.text());
+      this.app.say(`Imported: ${count} conversation${count === 1 ? "" : "s"}`, "ready");
+    } catch (error) {
+      this.app.say(error.message, "trouble");
+    }
+    await this.draw();
+  }
+
+  async export() {
+    const url = URL.createObjectURL(new Blob([await this.app.store.export()]));
+    h("a", { href: url, download: "eftlocal-conversations.json" }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 60_000);
+  }
+}
