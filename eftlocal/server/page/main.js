@@ -1,10 +1,11 @@
 import { isOpen, isTokenView, newAnswer } from "./answers.js";
+import { fresh, messagesOf, newId } from "./conversation.js";
 import { remembers, remembersColour, toggles } from "./controls.js";
 import { replace } from "./dom.js";
 import { List } from "./list.js";
 import { Server } from "./server.js";
 import { Settings } from "./settings.js";
-import { kept, newId, openStore } from "./store.js";
+import { kept, openStore } from "./store.js";
 import { Strip } from "./strip.js";
 import { legend } from "./tokens.js";
 import { button, onEnter, TurnView } from "./turns.js";
@@ -25,6 +26,7 @@ class App {
     this.strip = new Strip();
     this.turnViews = new WeakMap();
     this.tellAgain = 0;
+    this.latest = null;
     this.runs = new Map(); // id of an answer -> { stop, conversation, view }
     this.conversation = fresh();
     this.list = new List(find("conversations"), this);
@@ -264,11 +266,14 @@ class App {
     this.say(view.progress(), "busy", "off");
   }
 
-  /** When nothing runs any more, say what the answer took, or how the server is. */
+  /** When nothing runs any more, say what the fused answer took, or how the server is. */
   tellEnd({ answer }) {
+    if (answer.part === "fused" || !this.latest) this.latest = answer;
     if (this.runs.size) return;
-    if (answer.state !== "done") this.server.watch(answer.model);
-    else this.say(`Ready: ${answer.model} · ${answer.facts}`, "ready");
+    const { model, facts, state } = this.latest;
+    this.latest = null;
+    if (state !== "done") this.server.watch(model);
+    else this.say(`Ready: ${model} · ${facts}`, "ready");
   }
 
   stop() {
@@ -341,22 +346,6 @@ class App {
       find("examples").append(button(question, () => this.isReady() && this.ask(question, true)));
     }
   }
-}
-
-function fresh() {
-  return { id: newId(), title: "", system: "", created: Date.now(), turns: [] };
-}
-
-/** What the models have read before a turn's question, and the question. */
-function messagesOf({ system, turns }, turn) {
-  const before = turns.slice(0, turns.indexOf(turn)).flatMap(({ question, answers, chosen }) => {
-    const content = answers[chosen]?.text;
-    // Templates want questions and answers in turns: a question without an answer is left out.
-    const pair = [{ role: "user", content: question }, { role: "assistant", content }];
-    return content ? pair : [];
-  });
-  const opening = system.trim() ? [{ role: "system", content: system.trim() }] : [];
-  return [...opening, ...before, { role: "user", content: turn.question }];
 }
 
 new App(await openStore()).start();

@@ -1,13 +1,9 @@
+import { answersOf, newId } from "./conversation.js";
 import { knownChanges } from "./fusion.js";
 import { isRecord } from "./trace.js";
 
 /** Keeps conversations in this browser: their texts, and apart from them what tokens came from. */
 const FORMAT = "eftlocal-conversations";
-
-/** A new id; crypto.randomUUID is missing where a page comes over plain http. */
-export function newId() {
-  return Array.from(crypto.getRandomValues(new Uint32Array(3)), (n) => n.toString(36)).join("");
-}
 
 /** Open the database; a browser whose storage is switched off keeps nothing. */
 export async function openStore() {
@@ -115,11 +111,6 @@ export function kept(name, value) {
 
 /** The keys of all token records of an answer. */
 const allOf = (id) => IDBKeyRange.bound([id], [id, []]);
-
-/** All answers of turns, also those of other versions of a question. */
-function answersOf(turns) {
-  return turns.flatMap((turn) => [...turn.answers, ...turn.others.flatMap(answersOf)]);
-}
 
 function open() {
   return new Promise((resolve, reject) => {
