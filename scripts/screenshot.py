@@ -47,11 +47,11 @@ def _address(server: subprocess.Popen[str]) -> str:
 
 
 def _show(page: Page, url: str) -> None:
-    """Three answers side by side, and the card of the last word that the fused one repeats."""
+    """Three answers side by side, and the card of the last token that fusing changed much."""
     page.goto(url)
     page.get_by_role("button", name=QUESTION).click()
     expect(page.get_by_text(re.compile("words differ"))).to_have_count(2)
-    page.locator(".tokens").first.locator(".token", has_text="gold").last.hover()
+    page.locator(".tokens").first.locator(".v3, .v4").last.hover()
     expect(page.get_by_role("dialog")).to_be_visible()
 
 

@@ -86,6 +86,7 @@ export class AnswerView {
   /** Draw what has come; what is hidden waits until it is shown. */
   flush() {
     const { answer } = this;
+    this.element.dataset.state = answer.state;
     if (this.pending.length) {
       this.addRecords(this.pending.map((entry) => compact(entry, this.pieces)));
       this.pending = [];
@@ -103,7 +104,7 @@ export class AnswerView {
 
   /** Show more tokens, such as those that were stored. */
   addRecords(records) {
-    this.records.push(...records);
+    for (const record of records) this.records.push(record);
     if (!this.view) {
       this.view = new TokenView({ ...this.answer.fusion, speaker: this.speaker });
       this.element.classList.add("has-tokens");
@@ -143,7 +144,6 @@ export class AnswerView {
     if (!isOpen(answer)) this.markdown.finish();
     replace(this.head, h("b", {}, this.speaker), ` ${answer.model} `, describe(answer.changes));
     this.element.ariaBusy = String(isOpen(answer));
-    this.element.dataset.state = answer.state;
     const end = answer.state === "stopped" ? "stopped" : answer.finish;
     const notice = answer.error || (Object.hasOwn(ENDS, end) && ENDS[end]);
     this.notice.hidden = isOpen(answer) || !notice;

@@ -27,6 +27,7 @@ export function keepFocus(root, draw) {
   draw();
   if (!wasInside || document.activeElement === focused) return;
   const buttons = [...(near?.isConnected ? near : root).querySelectorAll("button")];
-  const same = buttons.find((button) => button.textContent === focused.textContent);
+  const key = (button) => button.dataset.key ?? button.textContent;
+  const same = buttons.find((button) => key(button) === key(focused));
   (focused.isConnected ? focused : (same ?? root)).focus({ preventScroll: true });
 }

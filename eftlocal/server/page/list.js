@@ -26,8 +26,8 @@ export class List {
       const label = `Delete ${title}`;
       const remove = () => this.remove(id, title);
       return h("li", {},
-        button(title, open, { "aria-current": isShown }),
-        button("×", remove, { "aria-label": label, title: label }));
+        button(title, open, { "aria-current": isShown, dataset: { key: `open ${id}` } }),
+        button("×", remove, { "aria-label": label, title: label, dataset: { key: label + id } }));
     });
     keepFocus(this.element, () => replace(this.rows, ...rows));
   }
@@ -35,9 +35,10 @@ export class List {
   async remove(id, title) {
     if (!confirm(`Delete "${title}" for good?`)) return;
     this.app.leave(id);
-    await this.app.store.remove(id);
+    const failed = () => this.app.say("This browser's storage does not answer.", "trouble");
+    await this.app.store.remove(id).catch(failed);
     await this.draw();
-    this.element.querySelector("button").focus();
+    if (!this.element.hidden) this.element.querySelector("button").focus();
   }
 
   async import(file) {
@@ -51,8 +52,10 @@ export class List {
   }
 
   async export() {
-    const url = URL.createObjectURL(new Blob([await this.app.store.export()]));
+    const text = await this.app.store.export().catch(() => null);
+    if (!text) return this.app.say("This browser's storage cannot be read.", "trouble");
+    const url = URL.createObjectURL(new Blob([text]));
     h("a", { href: url, download: "eftlocal-conversations.json" }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 60_000);
+    return setTimeout(() => URL.revokeObjectURL(url), 60_000);
   }
 }

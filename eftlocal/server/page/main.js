@@ -1,8 +1,9 @@
 import { isOpen, isTokenView, newAnswer } from "./answers.js";
-import { fresh, messagesOf, newId } from "./conversation.js";
+import { answersOf, fresh, messagesOf, newId } from "./conversation.js";
 import { remembers, remembersColour, toggles } from "./controls.js";
 import { replace } from "./dom.js";
 import { List } from "./list.js";
+import { Runs } from "./runs.js";
 import { Server } from "./server.js";
 import { Settings } from "./settings.js";
 import { kept, openStore } from "./store.js";
@@ -16,8 +17,6 @@ const EXAMPLES = [
   "Who wrote Hamlet?",
   "What do you call a young kangaroo?",
 ];
-const SECONDS_PER_SAVE = 1;
-const SECONDS_PER_RATE = 0.25;
 
 /** The page: conversations, the one that is shown, and the requests that run. */
 class App {
@@ -25,12 +24,12 @@ class App {
     this.store = store;
     this.strip = new Strip();
     this.turnViews = new WeakMap();
-    this.tellAgain = 0;
-    this.latest = null;
-    this.runs = new Map(); // id of an answer -> { stop, conversation, view }
+    this.runs = new Runs(this);
     this.conversation = fresh();
     this.list = new List(find("conversations"), this);
-    this.server = new Server((words, kind) => this.say(words, kind), find("key"));
+    // While answers come, they have the status line.
+    const say = (words, kind) => (kind === "ready" && this.runs.all.size) || this.say(words, kind);
+    this.server = new Server(say, find("key"));
     const changed = () => this.drawTools();
     this.settings = new Settings(find("fields"), changed, (model) => this.choose(model));
   }
@@ -38,7 +37,7 @@ class App {
   async start() {
     this.listen();
     this.draw();
-    const [latest] = await this.store.conversations();
+    const [latest] = await this.store.conversations().catch(() => []);
     // A conversation that cannot be shown must not keep the others from being reached.
     if (latest) await this.open(latest.id).catch(() => this.show(fresh()));
     await this.list.draw();
@@ -49,9 +48,14 @@ class App {
   /** Take another model entry for the next answers; one that the server lacks is the first. */
   async choose(model) {
     this.wanted = model;
+    find("fields").inert = true;
     try {
-      const props = await this.server.props(model).catch(() => this.server.props());
+      const props = await this.server.props(model).catch((error) => {
+        if (!model || ![400, 404].includes(error.status)) throw error;
+        return this.server.props();
+      });
       if (this.wanted !== model) return;
+      find("fields").inert = false;
       kept("model", props.model);
       this.settings.show(props);
       this.drawTools();
@@ -71,8 +75,10 @@ class App {
 
   /** Show a conversation of the store, or the one that its answers still come for. */
   async open(id) {
-    const running = [...this.runs.values()].find(({ conversation }) => conversation.id === id);
-    this.show(running?.conversation ?? (await this.store.conversation(id)));
+    const [running] = this.runs.of(id);
+    const stored = await this.store.conversation(id).catch(() => null);
+    if (running || stored) this.show(running?.conversation ?? stored);
+    else this.say("That conversation is not there any more.", "trouble");
     await this.list.draw();
   }
 
@@ -81,25 +87,32 @@ class App {
     this.conversation = conversation;
     find("system").value = conversation.system;
     this.strip.element.hidden = true;
-    for (const answer of conversation.turns.flatMap((turn) => turn.answers)) {
+    for (const answer of answersOf(conversation.turns)) {
       // It was cut off by the end of the page, and is as it was saved.
-      if (isOpen(answer) && !this.runs.has(answer.id)) answer.state = "stopped";
+      if (isOpen(answer) && !this.runs.all.has(answer.id)) answer.state = "stopped";
     }
     this.draw();
+    this.runs.drawBusy();
     this.scrollToEnd();
-    if (matchMedia("(max-width: 70rem)").matches) find("show-conversations").closePanel();
+    const last = conversation.turns.at(-1);
+    const answer = last?.answers[last.shown[0] ?? last.chosen];
+    const tokens = answer && this.turnViews.get(last).view(answer).view;
+    if (tokens) this.follow(tokens);
+    if (!matchMedia("(max-width: 70rem)").matches) return;
+    find("show-conversations").closePanel();
+    find("message").focus();
   }
 
   /** End what runs of a conversation that is to be deleted, and show another one. */
   leave(id) {
-    const runs = [...this.runs.values()].filter(({ conversation }) => conversation.id === id);
-    for (const { stop } of runs) stop.abort();
+    this.runs.stop(id);
     if (id === this.conversation.id) this.show(fresh());
   }
 
   scrollToEnd() {
     const place = find("conversation");
-    if (this.conversation.turns.length) place.scrollTop = place.scrollHeight;
+    place.scrollTop = this.conversation.turns.length ? place.scrollHeight : 0;
+    this.isAtEnd = true;
   }
 
   save(conversation = this.conversation) {
@@ -111,14 +124,13 @@ class App {
 
   /** Whether something can be asked now; says why where it cannot. */
   isReady() {
-    const runs = [...this.runs.values()];
-    if (!this.settings.props) this.choose(kept("model"));
-    else if (!runs.some(({ conversation }) => conversation === this.conversation)) return true;
-    else {
-      this.tellAgain = performance.now() + 3000;
-      this.say("An answer still comes. Wait for it, or stop it.", "busy");
+    if (!this.settings.props) {
+      this.choosing ??= this.choose(kept("model")).finally(() => (this.choosing = null));
+      return false;
     }
-    return false;
+    const isFree = !this.runs.of(this.conversation.id).length;
+    if (!isFree) this.runs.refuse();
+    return isFree;
   }
 
   /** Ask a question at the end of the conversation. */
@@ -129,14 +141,15 @@ class App {
     conversation.turns.push(turn);
     this.draw();
     this.answer(turn, this.present("fused"));
+    this.scrollToEnd();
     if (withParts) this.compare(turn, 0);
     find("message").focus();
-    this.scrollToEnd();
   }
 
   /** Ask another question in a turn's place; it and what followed become its earlier version. */
   edit(turn, question) {
     if (!this.isReady()) return;
+    this.turnViews.get(turn).drawQuestion();
     const tail = this.cut(turn);
     const others = [tail, ...turn.others];
     turn.others = [];
@@ -157,7 +170,9 @@ class App {
 
   cut(turn) {
     const { turns } = this.conversation;
-    return turns.splice(turns.indexOf(turn));
+    const tail = turns.splice(turns.indexOf(turn));
+    for (const each of tail) this.turnViews.get(each)?.leave();
+    return tail;
   }
 
   /** Answer once more: in the answer's place, or beside it where something would be covered. */
@@ -174,11 +189,13 @@ class App {
   /** Put the answers of the tuned model and of the base alone beside an answer. */
   async compare(turn, place) {
     const { changes, model } = turn.answers[place];
+    const { conversation } = this;
     const props = model === this.settings.model ? this.settings.props : await this.propsOf(model);
-    if (!props) return;
+    const hasParts = turn.shown.some((shown) => turn.answers[shown].part !== "fused");
+    if (!props || hasParts || conversation !== this.conversation) return;
     const made = ["tuned", "base"].map((part) => ({ part, changes, model, props }));
     const parts = made.map((each) => this.answer(turn, each));
-    this.turnViews.get(turn).show([place, ...parts], turn.chosen);
+    this.atEnd(() => this.turnViews.get(turn).show([place, ...parts], turn.chosen));
   }
 
   propsOf(model) {
@@ -187,7 +204,8 @@ class App {
 
   /** Whether the settings are others than those that an answer was made with. */
   isChanged({ model, changes }) {
-    const told = (settings) => JSON.stringify(Object.entries(settings).sort());
+    const names = (settings) => [settings, settings.weight ?? {}].flatMap(Object.keys).sort();
+    const told = (settings) => JSON.stringify(settings, names(settings));
     return model !== this.settings.model || told(changes) !== told(this.settings.changes);
   }
 
@@ -209,79 +227,15 @@ class App {
     if (part !== "fused") body.part = part;
     const turnView = this.turnViews.get(turn);
     turnView.draw();
-    this.run(conversation, turnView, turnView.view(answer), body);
+    this.runs.start(conversation, turnView, turnView.view(answer), body);
     return place;
-  }
-
-  async run(conversation, turnView, view, body) {
-    const { id } = view.answer;
-    const stop = new AbortController();
-    this.runs.set(id, { stop, conversation, view });
-    this.drawBusy();
-    let saved = 0;
-    const keep = () => {
-      view.flush();
-      const records = view.records.slice(saved);
-      if (records.length) this.store.saveTokens(id, saved, records).catch(() => {});
-      saved += records.length;
-      return this.save(conversation);
-    };
-    // Hidden tabs have no frames, but what comes has to be kept all the same.
-    const timer = setInterval(keep, 1000 * SECONDS_PER_SAVE);
-    const frame = () => {
-      if (!this.runs.has(id)) return;
-      this.atEnd(() => view.flush());
-      requestAnimationFrame(frame);
-    };
-    requestAnimationFrame(frame);
-    try {
-      keep().then(() => this.list.draw());
-      await this.server.answer(view, body, stop.signal);
-    } finally {
-      clearInterval(timer);
-      this.runs.delete(id);
-      keep().then(() => this.list.draw());
-      this.atEnd(() => turnView.draw());
-      this.drawBusy();
-      this.tellEnd(view);
-    }
   }
 
   /** Draw something, and keep the end of the conversation in sight where it was. */
   atEnd(draw) {
-    const place = find("conversation");
-    const isAtEnd = place.scrollHeight - place.scrollTop - place.clientHeight < 60;
     draw();
-    if (isAtEnd) this.scrollToEnd();
-    this.tellProgress();
-  }
-
-  /** Say how the first answer of this conversation goes that has begun. */
-  tellProgress() {
-    const isMine = ({ conversation }) => conversation === this.conversation;
-    const mine = [...this.runs.values()].filter(isMine).map(({ view }) => view);
-    const view = mine.find(({ records }) => records.length);
-    if (!view || performance.now() < this.tellAgain) return;
-    this.tellAgain = performance.now() + 1000 * SECONDS_PER_RATE;
-    this.say(view.progress(), "busy", "off");
-  }
-
-  /** When nothing runs any more, say what the fused answer took, or how the server is. */
-  tellEnd({ answer }) {
-    if (answer.part === "fused" || !this.latest) this.latest = answer;
-    if (this.runs.size) return;
-    const { model, facts, state } = this.latest;
-    this.latest = null;
-    if (state !== "done") this.server.watch(model);
-    else this.say(`Ready: ${model} · ${facts}`, "ready");
-  }
-
-  stop() {
-    for (const { stop } of this.runs.values()) stop.abort();
-  }
-
-  drawBusy() {
-    find("stop").hidden = !this.runs.size;
+    if (this.isAtEnd) this.scrollToEnd();
+    this.runs.tellProgress();
   }
 
   drawTools() {
@@ -292,7 +246,7 @@ class App {
     const { turns } = this.conversation;
     for (const turn of turns) {
       if (!this.turnViews.has(turn)) this.turnViews.set(turn, new TurnView(turn, this));
-      this.turnViews.get(turn).drawQuestion();
+      this.turnViews.get(turn).refreshQuestion();
     }
     find("welcome").hidden = turns.length > 0;
     find("legend").hidden = !turns.length;
@@ -309,6 +263,10 @@ class App {
 
   listen() {
     const message = find("message");
+    const place = find("conversation");
+    place.onscroll = () => {
+      this.isAtEnd = place.scrollHeight - place.scrollTop - place.clientHeight < 60;
+    };
     const send = () => {
       const question = message.value.trim();
       if (!question || !this.isReady()) return;
@@ -316,7 +274,7 @@ class App {
       this.ask(question);
     };
     const stop = () => {
-      this.stop();
+      this.runs.stop(this.conversation.id);
       message.focus();
     };
     onEnter(message, send, stop);
@@ -333,7 +291,7 @@ class App {
     };
     document.addEventListener("visibilitychange", () => {
       const { model } = this.settings;
-      if (model && !document.hidden && !this.runs.size) this.server.watch(model);
+      if (model && !document.hidden && !this.runs.all.size) this.server.watch(model);
     });
     toggles("conversations", "90rem");
     toggles("settings", "70rem");

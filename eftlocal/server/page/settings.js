@@ -36,7 +36,7 @@ export class Settings {
     const own = [this.alpha(), this.weights(), ...NUMBERS.map((row) => this.number(...row))];
     const draft = this.choice("draft", "Draft", DRAFTS);
     const reset = h("button", { type: "button", onclick: () => this.reset() }, "Reset settings");
-    replace(this.element, this.models(), ...own.flat(), draft, reset);
+    replace(this.element, ...[this.models(), own, draft, reset].flat(Infinity));
   }
 
   reset() {
@@ -129,7 +129,8 @@ export class Settings {
 }
 
 function labelled(label, control) {
-  return h("label", {}, h("span", {}, label), ...[control].flat());
+  const [field, ...more] = [control].flat();
+  return [h("label", {}, h("span", {}, label), field), ...more];
 }
 
 function options(names, chosen) {

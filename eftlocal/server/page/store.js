@@ -40,8 +40,9 @@ class Store {
       conversation.id = newId();
       conversation.title = `${conversation.title} (copy)`;
     }
-    conversation.changed = Date.now();
-    await this.do("conversations", "put", conversation, conversation.id);
+    const changed = Date.now();
+    await this.do("conversations", "put", { ...conversation, changed }, conversation.id);
+    conversation.changed = changed;
   }
 
   /** Keep more token records of an answer: those from a place on. */
@@ -58,10 +59,16 @@ class Store {
   /** Delete a conversation for good, also where an answer of it still comes. */
   async remove(id) {
     this.removed.add(id);
-    await this.saving;
-    const { turns } = await this.conversation(id);
+    await this.saving.catch(() => {});
+    const [removed, others] = [[], []];
+    for (const each of await this.conversations()) {
+      (each.id === id ? removed : others).push(...answersOf(each.turns).map((answer) => answer.id));
+    }
     await this.do("conversations", "delete", id);
-    for (const answer of answersOf(turns)) await this.do("tokens", "delete", allOf(answer.id));
+    // Copies that two tabs made share answers.
+    for (const each of removed.filter((answer) => !others.includes(answer))) {
+      await this.do("tokens", "delete", allOf(each));
+    }
   }
 
   /** Everything as text, for a file. */

@@ -25,7 +25,8 @@ export class Strip {
     this.element.hidden = false;
     const names = view.experts.length > 1 ? view.experts : ["alpha"];
     const curves = names.flatMap((name, i) => [" ", h("span", { class: `curve e${i % 6}` }, name)]);
-    replace(this.caption, `${view.speaker}; bars: total variation, lines: `, ...curves);
+    const lines = view.speaker === "fused" ? [", lines: ", ...curves] : [];
+    replace(this.caption, `${view.speaker}; bars: total variation`, ...lines);
     this.wake();
   }
 
@@ -56,7 +57,8 @@ export class Strip {
     const [least, most] = low < high ? [low, high] : [Math.min(0, low), Math.max(2, high)];
     const y = (alpha) => HEIGHT - 2 - ((alpha - least) / (most - least)) * (HEIGHT - 4);
     pen.lineWidth = 1.5;
-    for (const expert of records[0].alpha.keys()) {
+    const isFused = view.speaker === "fused"; // a part has no alpha
+    for (const expert of isFused ? records[0].alpha.keys() : []) {
       pen.strokeStyle = colour(`e${expert % 6}`);
       pen.beginPath();
       for (const [i, { alpha }] of shown.entries()) pen.lineTo((i + 0.5) * STEP, y(alpha[expert]));
@@ -65,8 +67,8 @@ export class Strip {
     const mean = (of) => number(records.reduce((sum, each) => sum + of(each), 0) / records.length);
     const variation = records.some(({ tv }) => tv === null)
       ? "total variation not known" : `mean total variation ${mean(({ tv }) => tv)}`;
-    canvas.ariaLabel = `Chart of ${records.length} tokens: ${variation}, `
-      + `mean alpha ${mean((each) => view.alphaOf(each)[0])}`;
+    const alpha = isFused ? `, mean alpha ${mean((each) => view.alphaOf(each)[0])}` : "";
+    canvas.ariaLabel = `Chart of ${records.length} tokens: ${variation}${alpha}`;
   }
 }
 

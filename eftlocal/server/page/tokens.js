@@ -35,9 +35,9 @@ export class TokenView {
       const span = h("span", { class: this.classes(record) }, word);
       this.line.append(blanks, span);
       this.spans.push(span);
+      this.records.push(record);
       if (word.endsWith("\n")) this.line = null;
     }
-    this.records.push(...records);
     this.spans[this.current]?.setAttribute("tabindex", 0);
     this.onchange?.();
   }
@@ -130,7 +130,7 @@ class Card {
   open(view, index) {
     clearTimeout(this.timer);
     const [span, record] = [view.spans[index], view.records[index]];
-    if (!span) return;
+    if (!span?.isConnected) return;
     this.span?.style.removeProperty("anchor-name");
     this.span?.removeAttribute("aria-describedby");
     span.style.setProperty("anchor-name", "--token");

@@ -70,9 +70,11 @@ export function isRecord(given) {
   const areNumbers = (values) => Array.isArray(values) && values.every(isNumber);
   const isPair = (pair) => Array.isArray(pair) && typeof pair[0] === "string" && isNumber(pair[1]);
   const arePairs = (pairs) => Array.isArray(pairs) && pairs.every(isPair);
-  const isView = (view) => arePairs(view?.top) && isNumber(view.chosen);
-  const { text, piece, alpha, tv, klBase, klTuned, models } = given ?? {};
+  const isView = (view) =>
+    arePairs(view?.top) && isNumber(view.chosen) && Number.isInteger(view.place);
+  const { text, piece, alpha, tv, klBase, klTuned, models, origin } = given ?? {};
   return typeof text === "string" && typeof piece === "string" && [tv, klBase].every(isNumber)
-    && areNumbers(alpha) && alpha.length > 0 && (klTuned === null || areNumbers(klTuned))
-    && (models === null || (Array.isArray(models) && models.every(isView)));
+    && areNumbers(alpha) && alpha.length > 0
+    && (origin === null || (typeof origin === "string" && Object.hasOwn(ORIGINS, origin)))
+    && (models === null || (Array.isArray(models) && models.every(isView) && areNumbers(klTuned)));
 }

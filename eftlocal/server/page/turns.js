@@ -33,7 +33,7 @@ export class TurnView {
         if (view.view && isLatest && answer === this.shown[0]) this.app.follow(view.view);
         this.drawTools();
         this.drawDifferences();
-      });
+      }, () => {});
     }
     return view;
   }
@@ -64,6 +64,11 @@ export class TurnView {
   /** Forget the marks, when the turn is not shown any more. */
   leave() {
     clearDifferences(this);
+  }
+
+  /** Draw the question again, unless it is just being edited. */
+  refreshQuestion() {
+    if (!this.question.querySelector("textarea")) this.drawQuestion();
   }
 
   drawQuestion() {
@@ -140,7 +145,7 @@ export class TurnView {
   /** Mark the words in which answers differ, when all of them are there. */
   drawDifferences() {
     const shown = this.shown;
-    if (shown.some(isOpen)) return;
+    if (shown.some(isOpen) || !this.element.isConnected) return;
     const views = shown.map((answer) => this.view(answer));
     const texts = shown.length > 1 ? views.map((view) => view.shownText) : [];
     const counts = markDifferences(texts, this);
