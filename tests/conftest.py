@@ -14,6 +14,9 @@ import eftlocal
 from .gguf_models import CHAT_TEMPLATE, ModelShape, write_gguf
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from .browser import Open, Tab
     from .full_server import Running
 
 # No deadlines: a busy machine is not a failure.
@@ -91,3 +94,27 @@ def exact_server(trio: Trio) -> Iterator[Running]:
 
     with serve(exact(trio)) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser; without one the test is skipped."""
+    from .browser import chromium
+
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def tabs(browser: Browser) -> Iterator[Open]:
+    """What opens the page of a server; fails where something goes wrong on it unexpectedly."""
+    from .browser import tabs_of
+
+    with tabs_of(browser) as open_tab:
+        yield open_tab
+
+
+@pytest.fixture
+def tab(server: Running, tabs: Open) -> Tab:
+    """The page of atlas, with its usual settings."""
+    return tabs(server.url)

@@ -21,7 +21,7 @@ from .serve_process import serving
 
 FOLDER = Path(page.__file__).parent
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
-MOST_LINES = 1200
+MOST_LINES = 2600
 OWN = sorted(path for path in FOLDER.iterdir() if path.suffix in (".css", ".html", ".js", ".mjs"))
 KEY = "the-key"
 

@@ -20,7 +20,8 @@ export class List {
 
   async draw() {
     const all = await this.app.store.conversations().catch(() => []);
-    const rows = all.map(({ id, title }) => {
+    const rows = all.map(({ id, title: given }) => {
+      const title = given || "Untitled";
       const isShown = id === this.app.conversation.id;
       const open = () => isShown || this.app.open(id);
       const label = `Delete ${title}`;

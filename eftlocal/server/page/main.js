@@ -116,7 +116,7 @@ class App {
   }
 
   save(conversation = this.conversation) {
-    if (!conversation.turns.length) return Promise.resolve();
+    if (!conversation.turns.length && !conversation.system) return Promise.resolve();
     return this.store.save(conversation).catch(() => {
       this.say("This browser cannot keep it: its storage is full, or switched off.", "trouble");
     });

@@ -81,7 +81,7 @@ export class Runs {
     if (this.all.size) return;
     const { model, facts, state } = this.latest;
     this.latest = null;
-    if (state !== "done") this.app.server.watch(model);
+    if (state !== "done") this.app.server.watch(this.app.settings.model);
     else this.app.say(`Ready: ${model} · ${facts}`, "ready");
   }
 }
