@@ -55,13 +55,14 @@ class App {
         return this.server.props();
       });
       if (this.wanted !== model) return;
-      find("fields").inert = false;
       kept("model", props.model);
       this.settings.show(props);
       this.drawTools();
       this.server.watch(props.model);
     } catch (error) {
       this.say(`${error.message}; ask something to try again`, "trouble");
+    } finally {
+      if (this.wanted === model) find("fields").inert = false;
     }
   }
 
