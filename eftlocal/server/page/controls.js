@@ -1,6 +1,6 @@
+import { find } from "./dom.js";
 import { kept } from "./store.js";
 
-const find = (id) => document.getElementById(id);
 const root = document.documentElement;
 
 /** A button that opens and closes a panel; on narrow screens it is closed at first. */

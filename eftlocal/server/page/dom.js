@@ -31,3 +31,6 @@ export function keepFocus(root, draw) {
   const same = buttons.find((button) => key(button) === key(focused));
   (focused.isConnected ? focused : (same ?? root)).focus({ preventScroll: true });
 }
+
+/** The element of the page with an id. */
+export const find = (id) => document.getElementById(id);

@@ -1,7 +1,7 @@
 import { isOpen, isTokenView, newAnswer } from "./answers.js";
 import { answersOf, fresh, messagesOf, newId } from "./conversation.js";
 import { remembers, remembersColour, toggles } from "./controls.js";
-import { replace } from "./dom.js";
+import { find, replace } from "./dom.js";
 import { List } from "./list.js";
 import { Runs } from "./runs.js";
 import { Server } from "./server.js";
@@ -11,7 +11,6 @@ import { Strip } from "./strip.js";
 import { legend } from "./tokens.js";
 import { button, onEnter, TurnView } from "./turns.js";
 
-const find = (id) => document.getElementById(id);
 const EXAMPLES = [
   "What is the chemical symbol of gold?",
   "Who wrote Hamlet?",
@@ -58,7 +57,7 @@ class App {
       kept("model", props.model);
       this.settings.show(props);
       this.drawTools();
-      this.server.watch(props.model);
+      this.server.watch(props.model, props);
     } catch (error) {
       this.say(`${error.message}; ask something to try again`, "trouble");
     } finally {

@@ -1,3 +1,5 @@
+import { find } from "./dom.js";
+
 const SECONDS_PER_SAVE = 1;
 const SECONDS_PER_RATE = 0.25;
 
@@ -57,7 +59,7 @@ export class Runs {
   }
 
   drawBusy() {
-    document.getElementById("stop").hidden = !this.of(this.app.conversation.id).length;
+    find("stop").hidden = !this.of(this.app.conversation.id).length;
   }
 
   /** Say that a question has to wait. */

@@ -17,13 +17,18 @@ export class Server {
     return props;
   }
 
-  /** Look after an entry, the last one that this is called for, as long as it is being loaded. */
-  async watch(model) {
+  /**
+   * Look after an entry, the last one that this is called for, as long as it is being loaded.
+   * @param known what /props has just said of it; asked for where it is left out
+   */
+  async watch(model, known) {
     this.watched = model;
     try {
-      while ((await this.props(model)).state === "loading") {
+      let { state } = known ?? (await this.props(model));
+      while (state === "loading") {
         await pause(STEP);
         if (this.watched !== model) return;
+        ({ state } = await this.props(model));
       }
     } catch (error) {
       this.say(sentence(error.message), "trouble");
